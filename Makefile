@@ -2,21 +2,31 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo test test-all check format bench paper paper-quick pictures reference docs notebooks notebook-pairs notebook-pages clean
+# Each command that a test starts would compile the project anew.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: demo test fast-tests test-all check style types format bench paper paper-quick pictures reference docs notebooks notebook-pairs notebook-pages clean
 .DELETE_ON_ERROR:
 
 demo: .venv/run.stamp
 	$(BIN)/churnlab run scenarios/quickstart.yaml
 
-test: check
+test: style
+	$(MAKE) --no-print-directory --jobs=2 types fast-tests
+
+fast-tests: .venv/dev.stamp
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: check
 	CHURNLAB_TEST_EXAMPLES=all $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "slow or not slow"
 
-check: .venv/dev.stamp
+check: style types
+
+style: .venv/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: .venv/dev.stamp
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

@@ -7,6 +7,8 @@ Documents are joined by a zero byte, which is a token of its own in both tokeniz
 are drawn with replacement), attention masks at document boundaries.
 """
 
+from __future__ import annotations
+
 import glob
 import hashlib
 import os
@@ -15,21 +17,22 @@ import re
 import sysconfig
 import tempfile
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import safetensors.numpy
-import tokenizers
-from tokenizers import Regex, Tokenizer
-from tokenizers.models import BPE
-from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
-from tokenizers.trainers import BpeTrainer
 
 from models.spec import LARGEST_OF_2_BYTES, DataSpec
 from models.token_files import MappedFile, Tokens, map_tokens, readable
 from models.training_state import digest
+
+if TYPE_CHECKING:  # the library is imported where a text is cut into byte pairs
+    from tokenizers import Tokenizer
+    from tokenizers.pre_tokenizers import Split
 
 Document = tuple[str, bytes]  # name, which decides the split, and content
 
@@ -46,7 +49,6 @@ LETTERS_NUMBERS_OTHERS_SPACES = (
     r"[^\s\p{L}\p{N}]",
     r"\s",
 )  # the words of ByteLevel are runs of one
-WORD_CUTTER = Split(Regex("|".join(f"{kind}{{{LONGEST_WORD}}}" for kind in LETTERS_NUMBERS_OTHERS_SPACES)), "isolated")
 
 CHARACTERS_PER_CHUNK, CHUNKS_PER_BATCH = 2**18, 64  # of text to encode: bounds memory; no token spans two chunks
 
@@ -239,13 +241,18 @@ def split(documents: list[Document], fraction: float) -> tuple[bytes, bytes]:
 
 def byte_pairs(train: bytes, validation: bytes, size: int, cache_folder: Path | None, what: str) -> Corpus:
     """Corpus in a byte-level BPE of at most `size` tokens trained on `train`, or from the cache."""
+    import tokenizers
+    from tokenizers.models import BPE
+    from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
+    from tokenizers.trainers import BpeTrainer
+
     hashes = [hashlib.sha256(side).hexdigest() for side in (train, validation)]
     key = digest(f"{hashes}|{size}|{CHARACTERS_PER_CHUNK}|{tokenizers.__version__}")
     path = cache_folder / f"corpus-{key}.safetensors" if cache_folder else None
     if path and (cached := read_cache(path, what)):
         return cached
-    tokenizer = Tokenizer(BPE())
-    cutters = [Split("\0", "isolated"), *([WORD_CUTTER] if has_long_words(train) else [])]
+    tokenizer = tokenizers.Tokenizer(BPE())
+    cutters = [Split("\0", "isolated"), *([word_cutter()] if has_long_words(train) else [])]
     tokenizer.pre_tokenizer = Sequence([*cutters, ByteLevel(add_prefix_space=False)])
     alphabet = ByteLevel.alphabet()  # all 256 bytes, so no token is unknown
     trainer = BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
@@ -257,10 +264,20 @@ def byte_pairs(train: bytes, validation: bytes, size: int, cache_folder: Path | 
     return corpus
 
 
+@cache
+def word_cutter() -> Split:
+    """What cuts the longest words, each part of one sort of characters."""
+    from tokenizers import Regex
+    from tokenizers.pre_tokenizers import Split
+
+    pattern = "|".join(f"{kind}{{{LONGEST_WORD}}}" for kind in LETTERS_NUMBERS_OTHERS_SPACES)
+    return Split(Regex(pattern), "isolated")
+
+
 def has_long_words(content: bytes) -> bool:
     """Whether a text has words that must be cut, as DNA and lines of Chinese have: others keep their tokenizers."""
     runs = (run.group() for chunk in chunks(content) for run in LONG_WORD.finditer(chunk))
-    return any(len(WORD_CUTTER.pre_tokenize_str(run)) > 1 for run in runs)
+    return any(len(word_cutter().pre_tokenize_str(run)) > 1 for run in runs)
 
 
 def chunks(content: bytes) -> list[str]:

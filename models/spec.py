@@ -34,7 +34,8 @@ REPLICATES_ON_GPU = 8
 class Config(BaseModel):
     """Frozen, strict configuration: unknown keys and wrong types are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    # A schema is built when it is first used: most commands use few of all strategies and failure processes.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
 
 
 class ModelSpec(Config):

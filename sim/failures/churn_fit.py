@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from sim.core.text import shortened, suggestion
 from sim.core.units import HOURS_PER_DAY, SECONDS_PER_HOUR
@@ -60,7 +60,7 @@ class Bulk:
         if num_nodes >= present:
             return self.mean_size
         lost = sum(number * size * num_nodes / present for size, number in self.sizes.items())
-        spared = {size: float(stats.hypergeom(present, num_nodes, size).pmf(0)) for size in self.sizes}
+        spared = {size: float(scipy.stats.hypergeom(present, num_nodes, size).pmf(0)) for size in self.sizes}
         hit = sum(number * (1.0 - spared[size]) for size, number in self.sizes.items())
         return max(1.0, lost / hit)
 
@@ -362,4 +362,4 @@ def hours_differ(counts: Floats, exposure: Floats) -> float:
         return 1.0
     statistic = float(((by_hour[0] - between)[between > 0] ** 2 / between[between > 0]).sum()) / (num_hours - 1)
     scatter = float(((counts - own)[some] ** 2 / own[some]).sum()) / max(1, int(some.sum()) - num_hours)
-    return float(stats.f.sf(statistic / max(1.0, scatter), num_hours - 1, len(counts) - num_hours))
+    return float(scipy.stats.f.sf(statistic / max(1.0, scatter), num_hours - 1, len(counts) - num_hours))

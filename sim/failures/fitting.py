@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from sim.core.units import SECONDS_PER_HOUR
 from sim.failures.history import Flags, Floats
@@ -54,12 +54,12 @@ class Durations:
     def censored(self) -> Any:
         """The same for scipy, in hours."""
         hours = self.seconds / SECONDS_PER_HOUR
-        return stats.CensoredData(uncensored=hours[self.is_ended], right=hours[~self.is_ended])
+        return scipy.stats.CensoredData(uncensored=hours[self.is_ended], right=hours[~self.is_ended])
 
     @cached_property
     def survival(self) -> tuple[Floats, Floats, Floats, Floats]:
         """Kaplan and Meier's estimate: hours, the share of longer durations, and its interval (log-log)."""
-        curve: Any = stats.ecdf(self.censored).sf
+        curve: Any = scipy.stats.ecdf(self.censored).sf
         with warnings.catch_warnings():  # it is not defined where all or none are left
             warnings.simplefilter("ignore", RuntimeWarning)
             interval: Any = curve.confidence_interval(LEVEL, method="log-log")
@@ -100,17 +100,17 @@ class LawFit:
 def distribution(law: Law, mean: float, spread: float) -> Any:
     """A law of a given mean, as a distribution of scipy."""
     if law == "exponential":
-        return stats.expon(scale=mean)
+        return scipy.stats.expon(scale=mean)
     if law == "weibull":
-        return stats.weibull_min(spread, scale=mean / math.gamma(1.0 + 1.0 / spread))
-    return stats.lognorm(spread, scale=mean * math.exp(-(spread**2) / 2.0))
+        return scipy.stats.weibull_min(spread, scale=mean / math.gamma(1.0 + 1.0 / spread))
+    return scipy.stats.lognorm(spread, scale=mean * math.exp(-(spread**2) / 2.0))
 
 
 def rate_per_hour(num_events: int, hours: float) -> Estimate:
     """A constant rate from a number of events in some hours, with Garwood's interval (Biometrika 28, 1936)."""
     tail = (1.0 - LEVEL) / 2.0
-    low = float(stats.chi2.ppf(tail, 2 * num_events)) / 2.0 if num_events else 0.0
-    high = float(stats.chi2.ppf(1.0 - tail, 2 * num_events + 2)) / 2.0
+    low = float(scipy.stats.chi2.ppf(tail, 2 * num_events)) / 2.0 if num_events else 0.0
+    high = float(scipy.stats.chi2.ppf(1.0 - tail, 2 * num_events + 2)) / 2.0
     return Estimate(num_events / hours, low / hours, high / hours)
 
 
@@ -152,7 +152,7 @@ def test_of_fit(law: Any, durations: Durations, num_parameters: int) -> float:
     observed = np.bincount(classes[is_ended], minlength=num_classes)
     in_each = float(expected[-1]) / num_classes
     statistic = float(((observed - in_each) ** 2).sum()) / in_each
-    return float(stats.chi2.sf(statistic, num_classes - num_parameters))
+    return float(scipy.stats.chi2.sf(statistic, num_classes - num_parameters))
 
 
 def log_likelihood(law: Any, durations: Durations) -> float:
@@ -163,7 +163,7 @@ def log_likelihood(law: Any, durations: Durations) -> float:
 
 def fit_mean_and_spread(law: Law, durations: Durations) -> tuple[Estimate, Estimate]:
     """Mean in hours and spread with Wald's intervals on a log scale. ValueError for a spread of no use."""
-    family = stats.weibull_min if law == "weibull" else stats.lognorm
+    family = scipy.stats.weibull_min if law == "weibull" else scipy.stats.lognorm
     spread, _, scale = family.fit(durations.censored, floc=0)
     mean = float(family(spread, scale=scale).mean())
     if not (SPREADS[0] <= spread <= SPREADS[1] and math.isfinite(mean)):
@@ -174,7 +174,7 @@ def fit_mean_and_spread(law: Law, durations: Durations) -> tuple[Estimate, Estim
 
     best = np.log([mean, spread])
     covariance = np.linalg.pinv(hessian(loss, best))
-    errors = np.sqrt(np.maximum(np.diag(covariance), 0.0)) * float(stats.norm.ppf((1.0 + LEVEL) / 2.0))
+    errors = np.sqrt(np.maximum(np.diag(covariance), 0.0)) * float(scipy.stats.norm.ppf((1.0 + LEVEL) / 2.0))
     low, high = np.exp(best - errors), np.exp(best + errors)
     return (
         Estimate(mean, float(low[0]), float(high[0])),

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.optimize import least_squares
+import scipy
 
 Floats = npt.NDArray[np.float64]
 
@@ -120,7 +120,7 @@ def fit(branches: pd.DataFrame) -> Healing:
         )
 
     start = [GROWTH[0], *[HEALING[0]] * (1 + len(stages))]
-    parameters = least_squares(residuals, start, bounds=LIMITS).x
+    parameters = scipy.optimize.least_squares(residuals, start, bounds=LIMITS).x
     costs, _ = costs_at(parameters)
     healing = dict(zip(stages, parameters[2:].tolist(), strict=True))
     return Healing(dict(zip(stages, costs.tolist(), strict=True)), scale, float(parameters[0]), healing)

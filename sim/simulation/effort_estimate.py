@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from sim.core.text import format_count
 from sim.core.units import EXACT_SECONDS, SECONDS_PER_HOUR
 from sim.failures import process_class
@@ -9,7 +11,11 @@ from sim.scenario.scenario import Scenario
 from sim.simulation.failure_injection import mtbf_seconds
 from sim.simulation.run import build_site, simulate, time_only
 from sim.strategies import StrategyConfig
-from sim.workload.iteration_time import IterationTimes, cache_of, num_operations
+from sim.workload.arrays.run import longest_seconds
+from sim.workload.config import IterationPlan
+from sim.workload.deployment import Deployment
+from sim.workload.iteration_time import IterationTimes, cache_of, num_operations, representative_of
+from sim.workload.iteration_work import IterationWork
 from sim.workload.window import plain_plan_on
 
 EVENTS_PER_FAILURE, EVENTS_PER_OPERATION = 12, 4  # the latter at microbatch fidelity
@@ -22,7 +28,19 @@ MOST_OPERATIONS = 500_000  # of an iteration whose time is computed for the esti
 WORTH_A_LINE = 1_000_000
 
 
-def expected_events(scenario: Scenario) -> dict[str, float]:
+def seconds_alone(scenario: Scenario, site: Deployment, plan: IterationPlan) -> float:
+    """Seconds of an iteration without other messages."""
+    return IterationTimes(site, 0, cache_of(scenario.workload, site.cluster, scenario.network)).alone(plan).seconds
+
+
+def seconds_at_most(_: Scenario, site: Deployment, plan: IterationPlan) -> float:
+    """Seconds that such an iteration does not exceed, known without simulating it."""
+    return longest_seconds(IterationWork(representative_of(site, plan) or site, plan, "arrival"))
+
+
+def expected_events(
+    scenario: Scenario, iteration_seconds: Callable[[Scenario, Deployment, IterationPlan], float] = seconds_alone
+) -> dict[str, float]:
     """Expected number of events of a run without failures' delays, by cause."""
     site = build_site(scenario)
     plan = plain_plan_on(site)
@@ -34,7 +52,7 @@ def expected_events(scenario: Scenario) -> dict[str, float]:
         causes = {each: float(operations) * num_iterations * EVENTS_PER_OPERATION}
     if operations > MOST_OPERATIONS:
         return causes
-    seconds = IterationTimes(site, 0, cache_of(scenario.workload, site.cluster, scenario.network)).alone(plan).seconds
+    seconds = iteration_seconds(scenario, site, plan)
     failures = process_class(scenario.failures.kind)(scenario.failures)
     total_seconds = min(num_iterations * seconds, EXACT_SECONDS)
     num_failures = total_seconds / mtbf_seconds(site.cluster, failures, max(seconds, 1e-9))
@@ -60,10 +78,12 @@ def _events_per_iteration(scenario: Scenario, config: StrategyConfig) -> float:
 
 def foreseen_effort(scenario: Scenario) -> list[str]:
     """A line where a run takes long to simulate, or will be stopped before its end."""
-    causes = expected_events(scenario)
-    total, most = sum(causes.values()), scenario.give_up_after_events
-    if total < min(WORTH_A_LINE, most):
-        return []
+    most = scenario.give_up_after_events
+    for iteration_seconds in (seconds_at_most, seconds_alone):  # mostly the former suffices, at once
+        causes = expected_events(scenario, iteration_seconds)
+        total = sum(causes.values())
+        if total < min(WORTH_A_LINE, most):
+            return []
     cause = max(causes, key=lambda name: causes[name])
     millions, minutes = total / 1e6, total / EVENTS_PER_SECOND / 60
     took = format_count(round(minutes), "minute") if minutes >= 1 else "less than a minute"

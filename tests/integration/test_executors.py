@@ -23,6 +23,7 @@ from support.sweeps import do_sweep, files_of, write_scenario
 
 OTHER_PROCESSES = ["pool", "ray"]
 SLOW_ON_RAY = ["pool", pytest.param("ray", marks=pytest.mark.slow)]
+SLOW_IN_A_POOL = [pytest.param("pool", marks=pytest.mark.slow), "ray"]  # of which a worker is killed in `make test`
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +150,7 @@ def expected(scenario_path, tmp_path_factory):
     return files
 
 
-@of_other_processes
+@pytest.mark.parametrize("executor", SLOW_IN_A_POOL, indirect=True)
 def test_a_sweep_gives_the_same_files_on_every_executor(executor, scenario_path, expected, tmp_path):
     assert swept(executor, scenario_path, tmp_path) == expected
 

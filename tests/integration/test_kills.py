@@ -16,11 +16,14 @@ from support.commands import COMMAND
 from support.sweeps import TINY, do_sweep, files_of, write_scenario
 
 SWEEP = [*COMMAND, "sweep", "tiny.yaml", "--jobs", "2"]
-LONGER = (
-    TINY.replace("steps: 24", "steps: 480")
-    .replace("iterations_per_step: 40", "iterations_per_step: 4")
-    .replace("interval_steps: 6", "interval_steps: 60")
-)
+
+
+def longer(num_steps: int) -> str:
+    """A sweep that trains for some seconds."""
+    text = TINY.replace("steps: 24", f"steps: {num_steps}").replace("iterations_per_step: 40", "iterations_per_step: 4")
+    return text.replace("interval_steps: 6", "interval_steps: 60")
+
+
 MOST_SECONDS = 300.0
 
 
@@ -77,18 +80,21 @@ def killed_until_done(folder: Path, chance: random.Random, most_kills: int) -> i
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds workers in /proc")
-@pytest.mark.parametrize(("num_kills", "seed"), [(2, 4), pytest.param(50, 1, marks=pytest.mark.slow)])
-def test_killed_sweeps_end_as_undisturbed_ones(tmp_path, num_kills, seed):
+@pytest.mark.parametrize(
+    ("num_kills", "num_steps", "seed"), [(1, 180, 4), pytest.param(50, 480, 1, marks=pytest.mark.slow)]
+)
+def test_killed_sweeps_end_as_undisturbed_ones(tmp_path, num_kills, num_steps, seed):
     """Sweeps, one after another, until there were that many kills."""
     chance = random.Random(seed)
     calm = tmp_path / "calm"
-    done = do_sweep(write_scenario(calm, LONGER), calm / "results", calm / "cache")
+    text = longer(num_steps)
+    done = do_sweep(write_scenario(calm, text), calm / "results", calm / "cache")
     expected = files_of(done.folder.folder, but=("run.json", "scenario.yaml"))
     assert len(expected) == 12 * 5
     number = 0
     while num_kills > 0:
         folder = tmp_path / f"disturbed{number}"
-        write_scenario(folder, LONGER)
+        write_scenario(folder, text)
         num_kills -= killed_until_done(folder, chance, num_kills)
         assert files_of(folder / "results" / "tiny", but=("run.json", "scenario.yaml")) == expected
         assert not (folder / "results" / "tiny" / "failed").exists()

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sim.experiments.executors import InProcess
 from sim.experiments.sweep import run_scenario
 from sim.scenario.loading import load_scenario, parse_scenario
 from sim.scenario.sweep_points import load_points
@@ -294,7 +295,8 @@ def test_a_panel_of_one_point_asks_for_the_point(tmp_path):
 
 
 def test_the_examples_of_the_page_run(tmp_path, monkeypatch):
-    """All blocks of docs/library.md, in order, in one namespace."""
+    """All blocks of docs/library.md, in order, in one namespace, without workers, which would import everything."""
+    monkeypatch.setattr("sim.experiments.sweep.ProcessPool", lambda _: InProcess())
     (tmp_path / "scenarios").symlink_to(SCENARIOS)
     monkeypatch.chdir(tmp_path)
     page = (ROOT / "docs" / "library.md").read_text(encoding="utf-8")

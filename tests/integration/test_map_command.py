@@ -131,7 +131,7 @@ def test_a_dry_run_lists_the_real_runs_and_writes_nothing(tmp_path):
 
 
 def test_advice_is_five_lines(tmp_path):
-    lines = invoke(tmp_path, "advise", "--time-replicates", "8").stdout.strip().splitlines()[-6:-1]
+    lines = invoke(tmp_path, "advise", "--time-replicates", "4").stdout.strip().splitlines()[-6:-1]
     assert re.match(r"Use \w+.* reaches loss 3.5 first, after [\d.]+ h \(95 % interval .*\) and \$\d+\.", lines[0])
     assert lines[1].startswith("Then ")
     assert "CheckFree" in lines[1]

@@ -65,10 +65,10 @@ def cache_folder(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-LONG = "06_your_own_churn"  # half a minute, though it is short
+FAST = ("01_quickstart", "03_your_own_strategy")  # each starts a kernel that imports everything
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n == LONG)) for n in NAMES])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in FAST)) for n in NAMES])
 def test_it_runs(name, tmp_path, monkeypatch, cache_folder):
     """In a kernel of its own, with few steps, in a folder that is not the project's."""
     monkeypatch.setenv("CHURNLAB_SHORT", "1")

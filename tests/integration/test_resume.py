@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from support.commands import COMMAND
+from support.commands import COMMAND, churnlab
 
 SCENARIO = """
 name: tiny
@@ -21,7 +21,7 @@ training:
   model: {dim: 16, num_heads: 2, num_stages: 4}
   sequences_per_batch: 4
   sequence_length: 16
-  steps: 400
+  steps: 160
   evaluation: {interval_steps: 20, num_sequences: 8}
 cluster: {device: l4}
 failures: {kind: exponential, rate_per_hour: 0.9}
@@ -29,14 +29,13 @@ strategies: [none, {kind: checkpoint, interval_iterations: 30}, redundant, check
 """
 
 
-def command(folder: Path, *extra: str) -> list[str]:
+def arguments(folder: Path) -> list[str]:
     (folder / "tiny.yaml").write_text(SCENARIO)
-    options = ["--results", str(folder / "results"), "--cache", str(folder / "cache"), *extra]
-    return [*COMMAND, "run", str(folder / "tiny.yaml"), *options]
+    return ["run", str(folder / "tiny.yaml"), "--results", str(folder / "results"), "--cache", str(folder / "cache")]
 
 
 def run(folder: Path, *extra: str) -> str:
-    done = subprocess.run(command(folder, *extra), capture_output=True, text=True, check=False)
+    done = churnlab(*arguments(folder), *extra)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -69,7 +68,7 @@ def num_finished(folder: Path) -> int:
 
 def kill_when(folder: Path, is_time: Callable[[], bool]) -> None:
     """Start the run and `kill -9` it once it is time."""
-    process = subprocess.Popen(command(folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([*COMMAND, *arguments(folder)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not is_time():
         assert process.poll() is None, "the run ended before it could be killed"
         time.sleep(0.005)
@@ -85,9 +84,9 @@ def whole(tmp_path_factory):
 
 
 def test_killed_on_the_trunk_it_goes_on_at_the_last_commit(whole, tmp_path):
-    kill_when(tmp_path, lambda: num_known_steps(tmp_path) >= 100)
+    kill_when(tmp_path, lambda: num_known_steps(tmp_path) >= 50)
     known, num_distinct = num_known_steps(tmp_path), num_known_steps(whole)
-    assert 100 <= known < 400 <= num_distinct
+    assert 50 <= known < 160 <= num_distinct
     assert num_steps_to_train(run(tmp_path)) == num_distinct - known
     assert files(tmp_path) == files(whole)
     assert num_known_steps(tmp_path) == num_distinct

@@ -7,6 +7,7 @@ with the same fields, which is passed as one pointer: that makes the loop five t
 from __future__ import annotations
 
 from collections.abc import Callable, MutableSequence, Sequence
+from pathlib import Path
 from types import FunctionType
 from typing import Any, Final, get_args, get_type_hints
 
@@ -14,12 +15,15 @@ import numba
 import numpy as np
 from numba.experimental import structref
 
+from sim.core.files import atomic_write
 from sim.workload.arrays.calendar import Calendar
 from sim.workload.arrays.compilation import COMPILED_MODULES, machine_code_folder
 from sim.workload.arrays.loop import Messages, Tables, Work
 from sim.workload.arrays.messages import Paths, Traffic
 
 types: Any = numba.types
+
+FOLDER: Final = Path(str(machine_code_folder()))
 
 ARGUMENTS: Final = {"t": Tables, "messages": Messages, "paths": Paths, "work": Work, "traffic": Traffic}
 
@@ -56,6 +60,14 @@ def constructors() -> tuple[str, dict[str, Record]]:
     return "\n".join(lines), kinds
 
 
+def kept(source: str) -> str:
+    """The file of a source, in the folder of its machine code: so numba finds that code again from any installation."""
+    file = FOLDER / "entry.py"
+    if not file.is_file() or file.read_text("utf-8") != source:
+        atomic_write(file, source)
+    return str(file)
+
+
 def compile_loop() -> Callable[..., float]:
     """The function of all `ARGUMENTS` and the clock; it is compiled, or loaded, when it is first called."""
     names: dict[str, Any] = {"__name__": __name__, "new": structref.new}
@@ -65,7 +77,7 @@ def compile_loop() -> Callable[..., float]:
     names |= kinds
     records = ", ".join(f"{made.__name__}({name})" for name, made in ARGUMENTS.items())
     source += f"\ndef entry({', '.join(ARGUMENTS)}, clock):\n    return run_iteration({records}, clock)"
-    exec(compile(source, __file__, "exec"), names)  # under the name of a file: without one, numba keeps no machine code
+    exec(compile(source, kept(source), "exec"), names)
     for name, value in list(names.items()):
         if isinstance(value, FunctionType):
             names[name] = numba.njit(FunctionType(value.__code__, names, name), cache=name == "entry")
@@ -73,7 +85,7 @@ def compile_loop() -> Callable[..., float]:
     return entry
 
 
-numba.config.CACHE_DIR = str(machine_code_folder())
+numba.config.CACHE_DIR = str(FOLDER)
 _ENTRY = compile_loop()
 
 

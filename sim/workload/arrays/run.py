@@ -107,6 +107,20 @@ def sent_bytes(work: IterationWork) -> float:
     )
 
 
+def longest_seconds(work: IterationWork) -> float:
+    """Seconds of an iteration that does one thing at a time: no schedule is slower, and nothing is simulated."""
+    t, messages, paths = TableBuilder(work).build()
+    alone = np.asarray(paths.alone)
+    at = np.asarray(t.hop_path)
+    at = at[at != NO]
+    latencies = t.software_seconds + np.asarray(paths.latency_seconds)[at]
+    hops = np.where(np.asarray(t.hop_takes_time)[at], latencies + t.hop_bytes / alone[at], 0.0)
+    sent = np.asarray(messages.latency_seconds) + np.asarray(messages.num_bytes) / alone[np.asarray(messages.path)]
+    seconds = [t.pause_seconds, t.optimizer_seconds, *sent.tolist() * max(1, t.num_shadow_rounds)]
+    operations = (np.asarray(each) for each in (t.seconds, t.shadow_seconds, t.idle_shadow_seconds))
+    return float(math.fsum(seconds) + hops.sum() + sum(each[each > 0.0].sum() for each in operations))
+
+
 def as_lists(record: Any) -> Any:
     """A named tuple with lists in place of its arrays."""
     return type(record)(*(one.tolist() if isinstance(one, np.ndarray) else one for one in record))

@@ -464,7 +464,7 @@ def test_words_are_cut_only_where_long_ones_exist(tmp_path: Path) -> None:
 
 
 def refuse_to_train(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(corpus_module, "BpeTrainer", Mock(side_effect=AssertionError("trained again")))
+    monkeypatch.setattr("tokenizers.trainers.BpeTrainer", Mock(side_effect=AssertionError("trained again")))
 
 
 def same(one: Corpus, other: Corpus) -> bool:

@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import replace
+from pathlib import Path
 from unittest.mock import patch
 
 import pytest
@@ -13,7 +14,7 @@ from sim.cluster.flows import Flows, FlowState
 from sim.cluster.network import STORAGE, Network
 from sim.workload.arrays import compilation
 from sim.workload.arrays.compilation import Compilation
-from sim.workload.arrays.run import run_fast, sent_bytes, service_order
+from sim.workload.arrays.run import longest_seconds, run_fast, sent_bytes, service_order
 from sim.workload.config import Layout, WorkFactor, plain_plan
 from sim.workload.deployment import assign_slots, exchange_pipelines, nodes_are_alike
 from sim.workload.iteration import IterationRun
@@ -193,6 +194,14 @@ def test_alone_it_takes_simpys_time(iteration, seed):
 
 
 @MANY
+@given(iterations())
+def test_no_iteration_exceeds_its_longest_time(iteration):
+    site, plan, order, assignment = iteration
+    work = IterationWork(site, plan, order, assignment)
+    assert run_fast(work).seconds <= longest_seconds(work) * (1 + 1e-9) + 1e-3  # of ticks
+
+
+@MANY
 @given(iterations(), st.data())
 def test_beside_messages_it_equals_simpy(iteration, data):
     site, plan, order, assignment = iteration
@@ -319,3 +328,13 @@ def test_compiling_pays_only_for_long_work(monkeypatch, tmp_path):
     assert not short.pays(10_000_000)
     monkeypatch.setattr(compilation, "is_numba_installed", lambda: False)
     assert not short.pays(10_000_000)
+
+
+def test_machine_code_is_found_again_from_any_installation():
+    """numba looks for it by the folder of the source."""
+    pytest.importorskip("numba")
+    if (folder := compilation.machine_code_folder()) is None or not compilation.is_writable(folder):
+        pytest.skip("no folder for machine code")
+    from sim.workload.arrays.compiled import compile_loop
+
+    assert Path(compile_loop().py_func.__code__.co_filename).parent == folder
