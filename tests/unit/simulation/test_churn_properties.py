@@ -20,6 +20,7 @@ from sim.simulation.transfers import StateTransfers
 from sim.simulation.world import World
 from sim.strategies import STRATEGIES
 from sim.strategies.repartition import Repartition
+from sim.strategies.replica_recovery import OwnCheckpoint
 from sim.workload.holdings import Holdings
 from support.auditor import Auditor, audited
 from support.builders import CHECKPOINT_BYTES, a_link, a_scenario, no_training, with_losses
@@ -298,6 +299,7 @@ def joins_at_once(world: World) -> Any:
     world.placement.gain([place for place, node in enumerate(world.membership.node_at) if node])
 
 
+NEVER_SAVED = {"kind": "diloco", "inner_steps": 7, "lost_stage": "checkpoint", "interval_iterations": 7}
 TWO_EACH = {"nodes_per_stage": 2, "provisioning_seconds": 20.0}
 ONE_EACH = {"nodes_per_stage": 1, "provisioning_seconds": 20.0}
 
@@ -312,6 +314,7 @@ ONE_EACH = {"nodes_per_stage": 1, "provisioning_seconds": 20.0}
         (World, "admit_nodes", joins_at_once, {"kind": "peer"}, TWO_EACH),
         (StateTransfers, "end_backgrounds", lambda *_: None, {"kind": "neighbour_checkpoint"}, ONE_EACH),
         (Holdings, "moves", lambda *_: (), {"kind": "repartition"}, TWO_EACH),
+        (OwnCheckpoint, "_saved_before", lambda _, __, state: state, NEVER_SAVED, TWO_EACH),
         (Repartition, "_uploads", lambda *_: (), {"kind": "repartition", "interval_iterations": 1}, ONE_EACH),
     ],
 )

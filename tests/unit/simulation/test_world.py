@@ -8,7 +8,8 @@ from sim.core.records import Failure
 from sim.core.units import EXACT_SECONDS, to_ticks
 from sim.simulation.run import build_world
 from sim.strategies.base import STORE, Transfer
-from support.builders import BYTES_PER_SECOND, a_link, a_scenario, a_world, in_turn, of_kind, run, times
+from support.builders import BYTES_PER_SECOND, a_link, a_scenario, a_world, in_turn, of_kind, run, times, with_losses
+from support.failure_processes import Loss
 
 
 def test_work_takes_its_seconds_or_those_until_a_failure():
@@ -124,6 +125,20 @@ def test_background_work_ends_with_a_failure_and_frees_links():
     in_turn(world, world.attempt(100.0, "productive_compute"), world.transfer(UPLOAD, "state_transfer"))
     assert seen == ["a", "b"]
     assert world.now_seconds == 6.0 + 30.0  # alone on the link
+
+
+@pytest.mark.parametrize(
+    ("lost", "left"), [(((2, 1),), ["any"]), (((3, 0),), ["own", "any"]), (((2, 0), (2, 1)), ["own", "other", "any"])]
+)
+def test_background_work_of_some_nodes_ends_with_their_loss(lost, left):
+    """Or with that of a whole stage; work of no nodes in particular ends with any loss."""
+    network = {"same_region": a_link(), "storage": a_link(bytes_per_second=1.0)}
+    world = a_world(with_losses(a_scenario(network=network, cluster={"nodes_per_stage": 2}), Loss(20.0, lost)))
+    ended, slots = [], {"own": [world.cluster.slot(3, 0)], "other": [world.cluster.slot(3, 1)], "any": None}
+    for name, of in slots.items():
+        world.background(UPLOAD, lambda: None, lambda name=name: ended.append(name), of)
+    in_turn(world, world.attempt(100.0, "productive_compute"))
+    assert ended == left
 
 
 def test_background_messages_share_links_and_can_be_awaited():
