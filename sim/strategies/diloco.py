@@ -200,7 +200,7 @@ class Diloco(Peer):
         state = the_replica(position, number)
         if number not in complete_pipelines(world):
             return with_replica(position, number, state.entered(REST))
-        edits, of_global = self._recovery.going_on(number, state, self._broken[number])
+        edits, of_global = self._recovery.continuation(number, state, self._broken[number])
         for stage in of_global:
             state = state.edited(Edit(stage, "zeros"))  # its optimizer's state is lost too
         state = received(state, position, stages=of_global) if of_global else state

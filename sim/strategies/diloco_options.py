@@ -51,10 +51,10 @@ class DilocoConfig(StrategyConfig):
     lost_stage: LostStage = Field(
         "leave",
         description="what a pipeline that lost a node does once it is replaced: leave its steps, and begin from the "
-        "global weights at the next synchronisation; or go on at once. global: the lost stage takes the global "
+        "global weights at the next synchronisation; or continue at once. global: the lost stage takes the global "
         "weights; checkfree, checkfree_plus: it is rebuilt from the pipeline's own stages; neighbour_copy: it is "
-        "unchanged, from an exact copy on the node of the stage before; checkpoint: all stages of the pipeline go back "
-        "to its own last save; stale_stage: the lost stage alone does",
+        "unchanged, from an exact copy on the node of the stage before; checkpoint: all stages of the pipeline roll "
+        "back to its own last save; stale_stage: only the lost stage does",
     )
     interval_iterations: int | None = Field(
         None,

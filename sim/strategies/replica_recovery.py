@@ -1,8 +1,8 @@
-"""Recovery inside a replica: how a pipeline that trains apart goes on once the nodes that it has lost are replaced.
+"""Recovery inside a replica: how a pipeline that trains apart continues once its lost nodes are replaced.
 
-Each way is that of a strategy, for the nodes of one pipeline alone; the other pipelines train meanwhile. Stages that a
-way cannot bring back take the global weights of the last synchronisation, which the other pipelines' nodes have in host
-memory. *Not modelled*: copies between device and host memory.
+Each class recovers as a strategy does, for the nodes of one pipeline; the other pipelines train meanwhile. Stages that
+cannot be restored take the global weights of the last synchronisation, which the nodes of other pipelines have in host
+memory. *Not modelled*: transfers between device and host memory.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ from sim.strategies.stale_stage import StaleStage, StaleStageConfig
 FP32_BYTES = 4
 
 
-class GoingOn(NamedTuple):
-    """How a replica goes on: with edits of its state, and with the global weights in some of its stages."""
+class Continuation(NamedTuple):
+    """Edits of a replica's state with which it continues, and the stages that take the global weights."""
 
     edits: Sequence[Edit]
     of_global: tuple[int, ...]
 
 
 class ReplicaRecovery:
-    """A way to go on; this one with the global weights in the lost stages.
+    """Recovery inside a replica, and the simplest one: the lost stages take the global weights.
 
-    number: of a replica; state: what it was in when it lost nodes; lost: the stages of these nodes.
+    number: of the replica; state: its training state when it lost nodes; lost: the stages of these nodes.
     """
 
     sends_new_weights: ClassVar[bool] = False
@@ -67,7 +67,7 @@ class ReplicaRecovery:
 
     @classmethod
     def check(cls, workload: WorkloadConfig) -> str | None:  # noqa: ARG003
-        """What makes it impossible for a workload, in one sentence, or None."""
+        """What makes the recovery impossible for a workload, in one sentence, or None."""
         return None
 
     @classmethod
@@ -97,9 +97,9 @@ class ReplicaRecovery:
         """The plan of the iteration after a synchronisation."""
         return plan
 
-    def going_on(self, number: int, state: Position, lost: Collection[int]) -> GoingOn:  # noqa: ARG002
-        """How a replica goes on that has its nodes again."""
-        return GoingOn((), tuple(sorted(lost)))
+    def continuation(self, number: int, state: Position, lost: Collection[int]) -> Continuation:  # noqa: ARG002
+        """How a replica continues that has all of its nodes again; called once for each recovery."""
+        return Continuation((), tuple(sorted(lost)))
 
     def transfers(
         self,
@@ -108,11 +108,11 @@ class ReplicaRecovery:
         state: Position,  # noqa: ARG002
         lost: Collection[int],
     ) -> list[Transfer]:
-        """What the nodes of lost stages are sent, from nodes of the same pipeline where these have it."""
+        """What the nodes of lost stages are sent, by nodes of the same pipeline if these have it."""
         return global_weights(world, lost)
 
     def after_iteration(self, world: StrategyWorld, replicas: Mapping[int, Position]) -> Process[Failure | None]:  # noqa: ARG002
-        """Do the routine work for the replicas that have trained, given with their states."""
+        """Do the routine work for the replicas that have trained; replicas: their states by number."""
         yield from ()
         return None
 
@@ -124,7 +124,7 @@ class ReplicaRecovery:
         """Note that a replica begins from the global weights."""
 
     def undone_steps(self, number: int) -> Sequence[tuple[int, int]]:  # noqa: ARG002
-        """Steps that a replica no longer has, each as the last before them and the last of them."""
+        """Steps whose updates a replica has lost: pairs of the step before the first of them, and the last."""
         return ()
 
 
@@ -161,7 +161,7 @@ class Rebuilt(ReplicaRecovery):
         """Routes and copies of the strategy."""
         return self._strategy.adapt_plan(plan)
 
-    def going_on(self, number: int, state: Position, lost: Collection[int]) -> GoingOn:  # noqa: ARG002
+    def continuation(self, number: int, state: Position, lost: Collection[int]) -> Continuation:  # noqa: ARG002
         """Edits of the stages that the strategy rebuilds; the others take the global weights."""
         edits, of_global = list[Edit](), list[int]()
         for stage in sorted(lost):
@@ -170,27 +170,27 @@ class Rebuilt(ReplicaRecovery):
                 edits += [edit] if edit else []
             except UnrecoverableError:
                 of_global.append(stage)
-        return GoingOn(edits, tuple(of_global))
+        return Continuation(edits, tuple(of_global))
 
     def transfers(self, world: StrategyWorld, number: int, state: Position, lost: Collection[int]) -> list[Transfer]:
         """Weights of the sources."""
-        edits, of_global = self.going_on(number, state, lost)
+        edits, of_global = self.continuation(number, state, lost)
         return [*self._strategy.transfers(world, frozenset(lost), [*edits]), *global_weights(world, of_global)]
 
 
 class RebuiltPlus(Rebuilt):
-    """The same as CheckFree+ does, with swapped routes and copies of E and E⁻¹."""
+    """Lost stages are rebuilt as CheckFree+ does, with swapped routes and copies of E and E⁻¹."""
 
     of = CheckFreePlus
     config = CheckFreePlusConfig()
 
 
 class NeighbourCopy(ReplicaRecovery):
-    """The node of the stage before has an exact copy, as in redundant computation, but without shadow forwards.
+    """The node of the stage before holds an exact copy, as in redundant computation, but without shadow forwards.
 
-    The copy takes the same optimizer steps: each node sends its gradients to the holder at the end of each iteration,
-    and its weights at the end of the first one after a synchronisation. If they are lost before that, the new weights
-    are the global ones, which other pipelines have.
+    The holder takes the same optimizer steps: each node sends it the gradients at the end of each iteration, and the
+    weights at the end of the first one after a synchronisation. If the node is lost before that, the new weights are
+    the global ones, which other pipelines have.
     """
 
     sends_new_weights = True
@@ -221,13 +221,13 @@ class NeighbourCopy(ReplicaRecovery):
         """The new weights are sent too."""
         return replace(plan, shadow_transfers=2 * plan.shadow_transfers)
 
-    def going_on(self, number: int, state: Position, lost: Collection[int]) -> GoingOn:  # noqa: ARG002
-        """Nothing changes, except for stages that are lost together with their holders."""
-        return GoingOn((), tuple(stage for stage in sorted(lost) if self._strategy.holder(stage) in lost))
+    def continuation(self, number: int, state: Position, lost: Collection[int]) -> Continuation:  # noqa: ARG002
+        """The state as it was, except for stages lost together with their holders."""
+        return Continuation((), tuple(stage for stage in sorted(lost) if self._strategy.holder(stage) in lost))
 
     def transfers(self, world: StrategyWorld, number: int, state: Position, lost: Collection[int]) -> list[Transfer]:
         """The states of lost stages and of those that their nodes hold copies of, from nodes that have them."""
-        of_global = set(self.going_on(number, state, lost).of_global)
+        of_global = set(self.continuation(number, state, lost).of_global)
         found = [each for each in self._strategy.transfers(world, lost) if each.source not in lost]
         held_anew = {(stage, self._strategy.holder(stage)) for stage in of_global}
         weights = {each.source: each for each in global_weights(world, of_global)}
@@ -235,11 +235,12 @@ class NeighbourCopy(ReplicaRecovery):
 
 
 class OwnCheckpoint(ReplicaRecovery):
-    """The whole replica goes back to its own last save, as under `checkpoint`.
+    """The whole replica rolls back to its own last save, as under `checkpoint`.
 
-    Each replica uploads its state at intervals beside the training; a save counts once all its stages are in the store.
-    The nodes also keep their part in host memory, so that only those of lost stages download it. The steps since the
-    save are lost for this replica. If the next save is due before an upload is complete, training waits.
+    Each replica uploads its state at intervals, concurrently with training; a save is complete when all its stages are
+    in the store. The nodes also keep their part in host memory, so that only those of lost stages download it. The
+    updates since the save are lost for this replica. If the next save is due before the upload is complete, training
+    waits.
     """
 
     saves = True
@@ -263,16 +264,16 @@ class OwnCheckpoint(ReplicaRecovery):
         """The whole model with its optimizer state."""
         return Checkpoint.stored_bytes(CheckpointConfig(), costs)
 
-    def going_on(self, number: int, state: Position, lost: Collection[int]) -> GoingOn:
-        """Stages go back to the save; before the first one since the replica began, lost ones take global weights."""
+    def continuation(self, number: int, state: Position, lost: Collection[int]) -> Continuation:
+        """Stages roll back to the save; before the first save, the lost ones take the global weights."""
         saved = self._saved_before(number, state)
         if saved is None:
-            return GoingOn((), tuple(sorted(lost)))
+            return Continuation((), tuple(sorted(lost)))
         if not self.goes_back_alone:
             kept = [(before, last) for before, last in self._undone.get(number, []) if last <= saved.step]
             self._undone[number] = [*kept, (saved.step, state.step)]
         stages = sorted(lost) if self.goes_back_alone else range(self.num_stages + 1)
-        return GoingOn(edits_back_to(saved, state, stages), ())
+        return Continuation(edits_back_to(saved, state, stages), ())
 
     def transfers(self, world: StrategyWorld, number: int, state: Position, lost: Collection[int]) -> list[Transfer]:
         """The save of the lost stages, from the store."""
@@ -325,7 +326,7 @@ class OwnCheckpoint(ReplicaRecovery):
             world.record("checkpoint_durable", None, state.iteration, detail)
 
         def lost() -> None:
-            self._begun[number] = before  # begins again once the replica goes on
+            self._begun[number] = before  # due again once the replica has trained
             world.record("checkpoint_lost", None, state.iteration, f"{detail}: failure during the upload")
 
         self._begun[number] = state.iteration
@@ -338,7 +339,7 @@ class OwnCheckpoint(ReplicaRecovery):
 
 
 class StaleStages(OwnCheckpoint):
-    """Lost stages alone go back to the replica's own last save, as under `stale_stage` with plain routes."""
+    """Only lost stages roll back to the replica's own last save, as under `stale_stage` with plain routes."""
 
     goes_back_alone = True
 
@@ -349,7 +350,7 @@ class StaleStages(OwnCheckpoint):
 
     @classmethod
     def host_memory_bytes(cls, costs: Costs, stage: int) -> float:  # noqa: ARG003
-        """Nothing: no other node goes back."""
+        """Nothing: no other node rolls back."""
         return 0.0
 
 
