@@ -7,6 +7,7 @@ is kept where every command keeps it, so that only the first time takes long: an
 from __future__ import annotations
 
 import tempfile
+from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +34,7 @@ from sim.workload.iteration import run_alone
 from sim.workload.iteration_time import fastest_time
 from sim.workload.iteration_work import IterationWork
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 SCENARIOS = HERE.parent / "scenarios"
 FOUR_STAGES = """
 name: picture
@@ -181,7 +182,7 @@ def moving() -> None:
 
 def figures() -> None:
     """What `churnlab plot` draws of the scenarios that come with the program."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, chdir(SCENARIOS):  # names of traces are relative
         for name, kinds in FIGURES.items():
             scenario = load_scenario(SCENARIOS / f"{name}.yaml", OVERRIDES.get(name, ()))
             found = sweep_scenario(scenario, folder, cache=default_cache()).results()

@@ -26,12 +26,13 @@ MARKDOWN = (
 LINK = re.compile(r"(?<=\]\()([^)\s#]+)(#[^)\s]*)?(?=\))")
 FENCED = re.compile(r"^```.*?^```|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 SUFFIXES = {".py": "python", ".yaml": "yaml", ".csv": "text", ".json": "json"}
+HEADING = re.compile(r"(?<=<th>)[^<]+(?=</th>)")
 PICTURES = (".png", ".svg", ".gif")
 API = "docs/api.md"
 STYLE = """
 .md-grid { max-width: 76rem; }
 .md-typeset table:not([class]) { font-size: .68rem; }
-.md-typeset table:not([class]) td, .md-typeset table:not([class]) th { padding: .5em .8em; min-width: 0; }
+.md-typeset table:not([class]) td, .md-typeset table:not([class]) th { padding: .5em; min-width: 0; }
 .md-typeset td code { word-break: normal; overflow-wrap: normal; }
 .md-typeset td:first-child code { white-space: nowrap; }
 """
@@ -58,6 +59,11 @@ def on_files(files: Files, config: Any) -> Files:
     found.append(File.generated(config, "site.css", content=STYLE))
     found.append(File("iframe-worker.js", str(ROOT / "docs"), config.site_dir, config.use_directory_urls))
     return found
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """The HTML of a page, in which long names in the headings of tables can be broken after an underscore."""
+    return HEADING.sub(lambda heading: heading[0].replace("_", "_<wbr>"), html)
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:

@@ -228,14 +228,14 @@ def fit_figure(fit: ChurnFit, form: Form = PAPER) -> Figure:
 def uptime_panel(axis: Axes, fit: ChurnFit) -> None:
     """Draw survival of uptimes."""
     assert fit.uptimes is not None
-    what = "Time between failures" if fit.num_nodes > 1 else "Uptime of a node"
-    survival_panel(axis, fit.uptimes, fit.laws, f"{what} (h)", "share that lasts longer")
+    what = "time between failures" if fit.num_nodes > 1 else "uptime of a node"
+    survival_panel(axis, fit.uptimes, fit.laws, f"{what} (hours)", "share of longer durations")
 
 
 def downtime_panel(axis: Axes, fit: ChurnFit) -> None:
     """Draw survival of downtimes."""
     assert fit.downtimes is not None
-    survival_panel(axis, fit.downtimes, fit.downtime_laws, "Downtime of a lost node (h)", "share still away")
+    survival_panel(axis, fit.downtimes, fit.downtime_laws, "downtime of a lost node (hours)", "share still down")
 
 
 def survival_panel(axis: Axes, durations: Durations, laws: tuple[LawFit, ...], x_label: str, y_label: str) -> None:
@@ -256,7 +256,7 @@ def size_panel(axis: Axes, fit: ChurnFit) -> None:
     sizes = np.array(list(fit.bulk.sizes))
     losses = sizes * np.array(list(fit.bulk.sizes.values()))
     axis.bar(sizes, losses, color="0.45", width=0.8)
-    axis.set(xlabel="Nodes lost at once", ylabel="losses", xlim=(0.3, max(4.7, sizes.max() + 0.7)))
+    axis.set(xlabel="nodes lost at once", ylabel="losses", xlim=(0.3, max(4.7, sizes.max() + 0.7)))
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.yaxis.set_major_locator(MaxNLocator(integer=True))
 

@@ -43,7 +43,7 @@ ROOM_FOR_SUM = 1.12
 MOST_SEEDS, MOST_SEEDS_ON_A_SLIDE = 4, 2
 
 
-RECOVERY = "seconds a\nrecovery"
+RECOVERY = "seconds per\nrecovery"
 
 
 def ledger_table(results: Results) -> Table:

@@ -130,9 +130,9 @@ def test_the_ledger_table_has_hours_and_seconds_per_recovery(finished, runs):
         num_recoveries = (run.events["kind"] == "recovered").sum()
         expected = pytest.approx(spent / num_recoveries) if num_recoveries else None
         assert run.summary["mean_recovery_seconds"] == expected
-    assert cells["seconds a\nrecovery"]["no failures"] == "-"
+    assert cells["seconds per\nrecovery"]["no failures"] == "-"
     mean = np.mean([summary["mean_recovery_seconds"] for summary in of_one if summary["num_failures"]])
-    assert cells["seconds a\nrecovery"]["checkpointing"] == f"{mean:.1f}"
+    assert cells["seconds per\nrecovery"]["checkpointing"] == f"{mean:.1f}"
 
 
 def test_the_table_shows_the_spread_over_seeds(runs):

@@ -2,17 +2,17 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from selenium.webdriver.common.by import By
 
+from support.browser import CHROMIUM, DRIVER, chromium, look, settled
 from support.pages import ROOT
 
 pytestmark = pytest.mark.slow
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
 
 @pytest.fixture(scope="module")
@@ -49,24 +49,36 @@ def test_pages_load_nothing_from_other_hosts(site):
 
 
 @pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium and chromedriver on this machine")
-def test_search_works_from_the_disk(site, tmp_path):
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-    from selenium.webdriver.common.by import By
-    from selenium.webdriver.support.wait import WebDriverWait
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}"):
-        options.add_argument(flag)
-    driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
-    try:
-        driver.set_window_size(1400, 1000)
+def test_search_and_copying_work_from_the_disk(site, tmp_path):
+    with chromium(tmp_path) as driver:
+        look(driver, 1400, "light")
         driver.get((site / "docs" / "choosing.html").as_uri())
+        buttons = driver.find_elements(By.CSS_SELECTOR, ".md-code__button[data-md-type=copy]")
+        assert len(buttons) == len(driver.find_elements(By.CSS_SELECTOR, "article pre"))
+        driver.execute_script("arguments[0].click()", buttons[0])
+        settled(driver, lambda: "Copied" in driver.find_element(By.CSS_SELECTOR, ".md-dialog").text)
         field = driver.find_element(By.CSS_SELECTOR, "input.md-search__input")
         field.click()
         field.send_keys("redundant computation")
-        found = WebDriverWait(driver, 30).until(lambda d: d.find_elements(By.CSS_SELECTOR, ".md-search-result__item"))
-        assert found
-    finally:
-        driver.quit()
+        settled(driver, lambda: driver.find_elements(By.CSS_SELECTOR, ".md-search-result__item"), 30)
+
+
+@pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium and chromedriver on this machine")
+def test_colours_follow_the_system_on_every_visit(site, tmp_path):
+    with chromium(tmp_path) as driver:
+        for scheme, expected in (("light", "default"), ("dark", "slate"), ("light", "default")):
+            look(driver, 1400, scheme)
+            driver.get((site / "docs" / "choosing.html").as_uri())
+            body = driver.find_element(By.TAG_NAME, "body")
+            settled(driver, lambda body=body, expected=expected: body.get_attribute("data-md-color-scheme") == expected)
+
+
+@pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium and chromedriver on this machine")
+def test_tables_are_not_clipped_on_a_wide_screen(site, tmp_path):
+    wide = """return [...document.querySelectorAll(".md-typeset__scrollwrap, .md-typeset__table")]
+        .filter(one => one.scrollWidth > one.clientWidth + 1).map(one => one.innerText.slice(0, 80))"""
+    with chromium(tmp_path) as driver:
+        look(driver, 1400, "light")
+        for page in sorted([*site.glob("docs/*.html"), *site.glob("notebooks/pages/*.html")]):
+            driver.get(page.as_uri())
+            assert (page.name, driver.execute_script(wide)) == (page.name, [])

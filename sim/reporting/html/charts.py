@@ -18,9 +18,9 @@ from matplotlib.ticker import MaxNLocator
 
 from sim.core.text import decimals, format_name, format_number
 from sim.reporting.html.data import ReportData, Rows, rounded, rows_of, thin
+from sim.reporting.html.swept_axis import along_axis, title_below
 from sim.reporting.ledger import LOOKS, ledger_limits, used_buckets
 from sim.reporting.notes import describe_target
-from sim.reporting.outcomes import SPAN_FOR_LOG
 from sim.reporting.style import Limits, limits_from_zero, loss_limits, value_limits
 from sim.results.loss_curves import COLUMN, Against, failure_marks, loss_curves
 from sim.results.outcome_tables import ledger_hours, money_to_loss, nodes_over_time, time_to_end, time_to_loss
@@ -28,8 +28,6 @@ from sim.results.selection import MissingError
 
 IN_GROUPS = "indexof(groups, datum.group) >= 0"
 ALONG = "indexof(strategies, datum.strategy) >= 0 && indexof(along, datum.point) >= 0"
-SHARE_BETWEEN = 0.88  # share of the distance between two swept values that separates their groups of marks
-SHARE_OF_STEP, MARGIN = 0.012, 0.08  # of the range of a swept number: between strategies, and at both ends
 MOST_POINTS_OF_CURVE, MOST_POINTS, MOST_MARKS = 200, 15_000, 2_000
 MOST_TICKS = 6
 CROSS = "M-1,-1L1,1M-1,1L1,-1"
@@ -184,42 +182,14 @@ def means_chart(data: ReportData, value: ChartColumn, title: str, found: pd.Data
     if data.axes:
         columns.insert(1, ChartColumn("place", data.axes[0].label if len(data.axes) == 1 else "at"))
         signals["axis"] = 0
-        base = _along_axis(data, base)
+        base = along_axis(base, data.axes, len(data.styles))
     else:
         base = base.encode(y=alt.Y("label:N", sort=BY_STRATEGY, title=None))
     layers = _mean_layers(data, base, columns, {"title": value.title, "scale": _linear(limits)})
     height = 320 if data.axes else 40 + HEIGHT_OF_ROW * len(data.styles)
     about = value.field, title, f"{title} by strategy.", _means_caption(found, limits)
-    return chart(data, about, layers, {"rows": point_rows(data, found)}, columns, signals, height)
-
-
-def _along_axis(data: ReportData, base: alt.Chart) -> alt.Chart:
-    """Place marks along the axis of a sweep: at the numbers of its only field, else at one place for each value.
-
-    Strategies stand side by side.
-    """
-    base, num = base.transform_calculate(place="datum.places[axis]"), len(data.styles)
-    first, *others = data.axes
-    if others or len(first.numbers) < 2:
-        swept = None if others else first.label
-        scale = alt.Scale(paddingInner=SHARE_BETWEEN, paddingOuter=SHARE_BETWEEN / 2)
-        in_order, level = alt.EncodingSortField("point", op="min"), alt.Axis(labelAngle=0)
-        x_offset = alt.XOffset("strategy:N", scale=alt.Scale(domain=list(range(num))))
-        found: alt.Chart = base.encode(alt.X("place:N", sort=in_order, title=swept, axis=level, scale=scale), x_offset)
-        return found
-    low, high = min(first.numbers), max(first.numbers)
-    is_log = low > 0 and high / low >= SPAN_FOR_LOG
-    step = f"{SHARE_OF_STEP} * (datum.strategy - {(num - 1) / 2})"
-    at = f"{list(first.numbers)}[{list(first.places)}[datum.point]]"
-    shifted = f"{at} * pow({high / low}, {step})" if is_log else f"{at} + {high - low} * {step}"
-    margin = (high / low) ** MARGIN if is_log else (high - low) * MARGIN
-    ends = [low / margin, high * margin] if is_log else [low - margin, high + margin]
-    limits = [rounded(end) for end in ends]
-    scale = alt.Scale(type="log" if is_log else "linear", domain=limits, nice=False, zero=False)
-    ticks = alt.Axis(values=list(first.numbers), format="~g")
-    x = alt.X("at:Q", title=first.label, scale=scale, axis=ticks)
-    at_numbers: alt.Chart = base.transform_calculate(at=shifted).encode(x)
-    return at_numbers
+    made = chart(data, about, layers, {"rows": point_rows(data, found)}, columns, signals, height)
+    return replace(made, spec={**made.spec, "title": title_below(data.axes)}) if data.axes else made
 
 
 def _mean_layers(

@@ -31,7 +31,7 @@ COUNTS = {
     "num_rollbacks": "rollbacks",
     "num_fallbacks": "fallbacks",
     "num_iterations_rerun": "iterations done again",
-    "mean_recovery_seconds": "seconds a recovery",
+    "mean_recovery_seconds": "seconds per recovery",
 }
 
 

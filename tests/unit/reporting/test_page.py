@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -12,6 +13,7 @@ from sim.reporting.html.answer import answer
 from sim.reporting.html.charts import charts_of, vega_bundle
 from sim.reporting.html.data import SweepAxis, combinations, plain, report_data, thin
 from sim.reporting.html.page import content, page_of, report_page
+from sim.reporting.html.swept_axis import positions_of, step_of
 from sim.reporting.html.tables import comparison, events, failures, ledger, without_repeats
 from sim.reporting.registry import FigureRequest, figure_kinds
 from sim.reporting.table import Column, Row, Table
@@ -132,17 +134,33 @@ def test_means_stand_at_points_that_do_not_concern_a_strategy(grid):
     }
     assert told["charts"][2]["datasets"]["rows"]["mean"] == [row["mean"] for row in rows(made["hours"])]
     assert told["charts"][2]["signals"] == ("strategies", "along", "axis")
-    scale = charts(grid)[0]["hours"].spec["layer"][0]["encoding"]["x"]["scale"]
-    assert 1.0 - scale["paddingInner"] <= 0.15  # all of them, of the way to the next value
 
 
-def test_means_stand_at_the_numbers_of_the_only_field(tmp_path):
-    made, _ = charts(a_sweep(tmp_path, CURVE.replace("[0.1, 0.3]", "[0.02, 0.3]")))
-    x = made["hours"].spec["layer"][1]["encoding"]["x"]
-    assert (x["type"], x["scale"]["type"], x["axis"]["values"]) == ("quantitative", "log", [2, 30])
-    assert x["title"] == "failure rate (% per hour)"
-    low, high = x["scale"]["domain"]
-    assert low < 2 < 30 < high
+@pytest.mark.parametrize(
+    ("values", "numbers", "positions"),
+    [
+        (("5", "10", "15"), (5, 10, 15), [0, 0.5, 1]),
+        (("2", "20", "200"), (2, 20, 200), [0, 0.5, 1]),  # by ratio, over a wide range
+        (("30", "0", "10"), (30, 0, 10), [1, 0, 0.333333]),
+        (("a", "b", "c"), (), [0, 0.5, 1]),
+        (("a",), (), [0.5]),
+    ],
+)
+def test_swept_numbers_have_a_numeric_axis(values, numbers, positions):
+    axis = SweepAxis("x", values, tuple(range(len(values))), numbers)
+    assert positions_of(axis) == positions
+    apart = np.diff(sorted(positions)).min(initial=1.0)
+    assert 5 * step_of(axis, 5) < apart / 2  # the strategies at a value stay apart from those at the next
+
+
+def test_every_axis_of_a_grid_has_positions_and_a_title(grid):
+    spec = charts(grid)[0]["hours"].spec
+    x = spec["layer"][1]["encoding"]["x"]
+    assert (x["type"], x["scale"]["domain"]) == ("quantitative", [-0.08, 1.08])
+    assert '["50"]' in x["axis"]["labelExpr"]
+    assert '["40"]' in x["axis"]["labelExpr"]
+    titles = '["failure rate (% per hour)", "checkpoint interval (iterations)"][axis]'
+    assert spec["title"]["text"] == {"expr": titles}
 
 
 def test_charts_have_the_limits_and_sums_of_the_figures(sweep, drawn):
