@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, get_args
 
@@ -67,6 +67,16 @@ Trained = Annotated[
     typer.Option("--trained", help="Train whole runs under failures instead of predicting them from single failures."),
 ]
 
+Check = Annotated[
+    int,
+    typer.Option(
+        "--check",
+        parser=whole_number(0),
+        metavar="N",
+        help="Whole runs to train as a check of the prediction, of each strategy that may be first; 0: none.",
+    ),
+]
+
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the training that would be done first, and exit.")]
 
 
@@ -107,26 +117,28 @@ def map_(
     no_cache: NoCache = False,
     jobs: Jobs = None,
     trained: Trained = False,
+    check: Check = 1,
     dry_run: DryRun = False,
 ) -> None:
     """Map the fastest strategy to the target loss over two fields, its lead, and the cells too close to call.
 
-    Times are simulated in each cell. The effect of failures on the loss is predicted from single failures, or with
-    --trained taken from whole runs at a few cells. After an interruption, the same command resumes.
+    Times are simulated in each cell. The effect of failures on the loss is predicted from single failures, which whole
+    runs check, or with --trained taken from whole runs at a few cells. After an interruption, the same command resumes.
     """
     template = template_of(scenario_path, overrides)
-    options = MapOptions(objective, replicates, time_replicates, sample_points, cells, jobs, not trained)
+    options = MapOptions(objective, replicates, time_replicates, sample_points, cells, jobs, not trained, check)
     request = MapRequest(template, axes_of(template, x, y, cells, "--"), options, results)
     if (job := finished(request, cache, no_cache, dry_run)) is None:
         return
-    from sim.reporting.strategy_map import map_notes, own_line, shares_table, write_map
+    from sim.reporting.strategy_map import check_line, map_notes, own_line, shares_table, write_map
 
     found = job.map
     paths = write_map(found, results / found.name)
     console.print()
     console.print(shares_table(found))
-    if line := own_line(found):
-        say(line)
+    for line in (own_line(found), check_line(found)):
+        if line:
+            say(line)
     for line in map_notes(found):
         say(line, style="dim")
     say("Written: " + ", ".join(map(str, paths)))
@@ -145,15 +157,16 @@ def advise(
     no_cache: NoCache = False,
     jobs: Jobs = None,
     trained: Trained = False,
+    check: Check = 1,
     dry_run: DryRun = False,
 ) -> None:
     """Recommend a strategy for a scenario, with confidence and the failure rates at which the answer changes.
 
-    The effect of failures on the loss is predicted from single failures; with --trained, whole runs are trained. After
-    an interruption, the same command resumes.
+    The effect of failures on the loss is predicted from single failures, which whole runs check; with --trained, whole
+    runs alone are trained. After an interruption, the same command resumes.
     """
     template = template_of(scenario_path, overrides)
-    options = MapOptions(objective, replicates, time_replicates, jobs=jobs, predicts=not trained)
+    options = MapOptions(objective, replicates, time_replicates, jobs=jobs, predicts=not trained, num_checks=check)
     request = MapRequest(template, None, options, results)
     if job := finished(request, cache, no_cache, dry_run):
         from sim.reporting.strategy_map import advice_lines  # needs matplotlib, which takes seconds to import
@@ -171,6 +184,7 @@ def advise(
                 "lead": advice.lead,
                 "is_certain": advice.is_certain,
                 "lines": lines,
+                "checks": [asdict(check) for check in advice.map.checks],
                 "table": advice.table,
             }
         )

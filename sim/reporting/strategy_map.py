@@ -39,6 +39,9 @@ CELL_COLUMNS = ("strategy", "is_best", "is_close", "is_tested", "behind", "num_r
 
 NO_STRATEGY, TOO_FEW_FAILURES = "#FFFFFF", "#D9D9D9"
 
+DOUBTFUL = 0.25
+"""Share of the iterations of whole runs by which their prediction is off at most; single runs vary by a tenth."""
+
 Colours = Mapping[str, str]
 
 
@@ -145,7 +148,7 @@ def map_notes(found: StrategyMap) -> list[str]:
     if found.num_branches:
         basis += (
             f"Iterations to loss {target:g} under failures: PREDICTED from {found.num_branches:,} single failures "
-            f"under {format_count(found.num_replicates, 'training seed')}; no run under failures was trained."
+            f"under {format_count(found.num_replicates, 'training seed')}{checked(found)}."
         )
     elif found.sampled_cells:
         error = max((one.error for result in results for one in result.ranking.standings), default=0.0)
@@ -173,6 +176,37 @@ def map_notes(found: StrategyMap) -> list[str]:
     described = notes(scenario, found.corpus_description, varied=[axis.field for axis in found.axes])
     lines = [basis, f"Except for the fields on the axes: {described[0]}", *described[1:]]
     return [*lines, describe_prices(scenario.cluster)] if found.objective == "money" else lines
+
+
+def checked(found: StrategyMap) -> str:
+    """The end of a sentence on predictions: the whole runs that check them, or that there are none."""
+    if not found.checks:
+        return "; no run under failures was trained"
+    return f", and checked by {format_count(sum(len(one.real) for one in found.checks), 'whole run')}"
+
+
+def check_line(found: StrategyMap) -> str:
+    """Iterations of the whole runs beside those predicted for them; empty without such runs."""
+    if not found.checks:
+        return ""
+    parts = [
+        f"{legend_label(one.strategy)} {_mean_or_missed(one.real)} (predicted {_mean_or_missed(one.predicted)})"
+        for one in found.checks
+    ]
+    number = len(found.checks[0].real)
+    runs = "one whole run" if number == 1 else f"{number} whole runs"
+    each = " of each strategy" if len(parts) > 1 else ""
+    line = f"Check of the prediction, iterations to the target in {runs}{each}: {', '.join(parts)}."
+    if not all(one.agrees(DOUBTFUL) for one in found.checks):
+        line += " They differ by more than single runs vary: use --trained."
+    return line
+
+
+def _mean_or_missed(iterations: Sequence[float]) -> str:
+    """Mean iterations, or in how many runs the target is missed."""
+    if missed := sum(map(math.isnan, iterations)):
+        return f"missed in {missed} of {len(iterations)}" if len(iterations) > 1 else "missed"
+    return f"{math.fsum(iterations) / len(iterations):,.0f}"
 
 
 def draw_map(axis: Axes, table: pd.DataFrame, x: Axis, y: Axis, colours: Colours) -> None:
@@ -248,14 +282,23 @@ def draw_lines(axis: Axes, table: pd.DataFrame, x: Axis, styles: Styles, what: s
 
 
 def advice_lines(advice: Advice) -> list[str]:
-    """Return five lines on the scenario itself, after lines that name a bottleneck other than compute."""
+    """Return five or six lines on the scenario itself, after lines that name a bottleneck other than compute."""
     smaller = advice.result.smaller
     first = _use(advice)
     if smaller:
         with_these = f"With these, {uncapitalized(first)}" if first.startswith("Use ") else first
         first = f"{use_smaller(smaller)} {with_these}"
-    five = [first, _then(advice), _confidence(advice), _turns(advice), _assumptions(advice)]
-    return [*_bounds(advice), *five, *_unhelpful_saves(advice)]
+    check = [line] if (line := check_line(advice.map)) else []
+    sure = [_confidence(advice), *check]
+    return [
+        *_bounds(advice),
+        first,
+        _then(advice),
+        *sure,
+        _turns(advice),
+        _assumptions(advice),
+        *_unhelpful_saves(advice),
+    ]
 
 
 def _bounds(advice: Advice) -> list[str]:

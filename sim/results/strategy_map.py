@@ -94,6 +94,31 @@ class CellResult:
 
 
 @dataclass(frozen=True)
+class WholeRunCheck:
+    """Iterations to the target of a strategy's whole runs, and those predicted for the same seeds; NaN: missed."""
+
+    strategy: str
+    real: tuple[float, ...]
+    predicted: tuple[float, ...]
+
+    @property
+    def num_missed(self) -> int:
+        """Runs that miss the target."""
+        return sum(map(math.isnan, self.real))
+
+    @property
+    def num_predicted_missed(self) -> int:
+        """Runs that miss the target by their prediction."""
+        return sum(map(math.isnan, self.predicted))
+
+    def agrees(self, share: float) -> bool:
+        """Whether the means differ by at most a share of that of the runs, and as many runs miss the target."""
+        if self.num_missed or self.num_predicted_missed:
+            return self.num_missed == self.num_predicted_missed
+        return abs(math.fsum(self.predicted) / math.fsum(self.real) - 1.0) <= share
+
+
+@dataclass(frozen=True)
 class StrategyMap:
     """A cell for each pair of values of two axes."""
 
@@ -110,6 +135,7 @@ class StrategyMap:
     num_replicates: int
     corpus_description: str
     num_branches: int = 0  # single failures that predictions rest on; 0: trained runs
+    checks: tuple[WholeRunCheck, ...] = ()  # of predictions, at the scenario's own cell
 
     @property
     def own(self) -> CellResult | None:

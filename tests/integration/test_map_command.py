@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -74,6 +75,38 @@ def test_crossed_seeds_have_as_many_training_seeds(predicted):
     options = ("--cache", folder / "cache", "--jobs", "1", "--replicates", "2", "--set", "seeds.design=crossed")
     ended = churnlab("advise", "tiny.yaml", "--dry-run", *options, folder=folder)
     assert "6 single failures under 2 training seeds" in ended.stdout
+
+
+@pytest.mark.parametrize("number", ["0", "2"])
+def test_whole_runs_check_the_prediction(predicted, tmp_path, number):
+    folder, _ = predicted
+    strategies = "strategies=[{kind: checkpoint, interval_iterations: 40}, {kind: checkfree, end_stages: copy}]"
+    options = (
+        "--cache",
+        folder / "cache",
+        "--jobs",
+        "1",
+        "--replicates",
+        "2",
+        "--time-replicates",
+        "3",
+        "--check",
+        number,
+    )
+    changed = ("--set", "failures.rate_per_hour=0.9", "--set", strategies, "--results", tmp_path, "--format", "json")
+    record = json.loads(churnlab("advise", "tiny.yaml", *options, *changed, folder=folder).stdout)
+    if number == "0":
+        assert record["checks"] == []
+        assert not list(tmp_path.iterdir())
+        return
+    (check,) = record["checks"]
+    runs = results.load(tmp_path / "tiny-advice").runs
+    assert set(zip(runs["failure_seed"], runs["training_seed"], strict=True)) == {(0, 0), (1, 1)}
+    assert check["real"] == runs["target_reached_iteration"].tolist()
+    (line,) = [line for line in record["lines"] if line.startswith("Check of the prediction")]
+    assert (
+        f"in 2 whole runs: CheckFree {sum(check['real']) / 2:.0f} (predicted {sum(check['predicted']) / 2:.0f})" in line
+    )
 
 
 def test_trained_runs_are_asked_for_by_name(predicted):

@@ -23,7 +23,7 @@ from sim.experiments.strategy_map.trained import TrainedRuns, TrainingJob, most_
 from sim.results.prediction import Prediction
 from sim.results.ranking import Outcomes, rank
 from sim.results.statistics import Values
-from sim.results.strategy_map import Cell, CellResult, FirstPassages, Mesh, Objective, StrategyMap
+from sim.results.strategy_map import Cell, CellResult, FirstPassages, Mesh, Objective, StrategyMap, WholeRunCheck
 from sim.scenario.sweep_points import Point
 
 Trial = tuple[Cell, str]
@@ -58,6 +58,7 @@ class MapJob:
     to_target: dict[ComparisonGroup, ToTarget] = field(default_factory=dict)
     trained: dict[Trial, TrainedRuns] = field(default_factory=dict)
     results: dict[Cell, CellResult] = field(default_factory=dict)
+    checks: Sequence[WholeRunCheck] = ()
     meshes: list[Mesh] = field(default_factory=list)
 
     @property
@@ -76,6 +77,7 @@ class MapJob:
             num_time_seeds=len(self.time_seeds),
             num_replicates=len(self.grid.seeds.training) if self.predicts else len(self.grid.seeds.replicates),
             num_branches=self.num_branches,
+            checks=tuple(self.checks),
             corpus_description=self.training.corpus_description,
         )
 

@@ -14,6 +14,7 @@ from sim.experiments.strategy_map.grid import Grid, require_prices
 from sim.experiments.strategy_map.interpolation import mean
 from sim.experiments.strategy_map.job import MapJob
 from sim.experiments.strategy_map.trained import TrainingJob
+from sim.experiments.strategy_map.whole_run_check import whole_run_checks
 from sim.experiments.sweep import Observer, new_executor
 from sim.experiments.target import Targets
 from sim.experiments.training import on_this_machine
@@ -41,8 +42,9 @@ class MapOptions:
     objective: reach the target loss first, or at the lowest cost. predicts: whether the learning of whole runs is
     predicted from single failures, under so many training seeds as `replicates` says (3). Else runs are trained at
     `num_samples` cells, under so many pairs of seeds (failure seeds if these are crossed); by default the scenario's,
-    at least 4. time_replicates: failure seeds of simulations without training. num_values: of an axis given as a range
-    or by its field. jobs: workers; by default every core.
+    at least 4. num_checks: whole runs that are trained to check predictions, of each strategy that may be first; at
+    most a run for each training seed. time_replicates: failure seeds of simulations without training. num_values: of
+    an axis given as a range or by its field. jobs: workers; by default every core.
     """
 
     objective: Objective = "time"
@@ -52,6 +54,7 @@ class MapOptions:
     num_values: int = 20
     jobs: int | None = None
     predicts: bool = True
+    num_checks: int = 1
 
 
 @dataclass(frozen=True)
@@ -149,13 +152,26 @@ class MapRequest:
                     stale.unlink()  # of another map, with other trained runs
             job.predict() if self.predicts else job.train()
             job.evaluate()
+            if self.predicts:
+                job.checks = whole_run_checks(job, self.options.num_checks)
         return job
+
+    def _outline_of_checks(self) -> list[str]:
+        """The whole runs that check the predictions, in a sentence."""
+        number, steps = self.options.num_checks, self.template.scenario.training.steps
+        if not number:
+            return []
+        runs = format_count(min(number, len(self.seeds.training)), "whole run")
+        return [
+            f"Then {runs} of each strategy that changes weights and may be first, of {steps:,} steps or more, to check "
+            "the prediction (--check 0: none)."
+        ]
 
     def outline(self, observer: Observer | None = None) -> list[str]:
         """The trained runs that a map or an advice begins with, in sentences; nothing is written."""
         with self.surveyed(observer or Observer(), DRY_RUN_SEEDS) as job:
             if self.predicts:
-                return [timed(job), *job.single_failures().outline()]
+                return [timed(job), *job.single_failures().outline(), *self._outline_of_checks()]
             lines = [timed(job)]
             if (names := self.strategies_with_recipes) and self.options.predicts:
                 does = "trains" if len(names) == 1 else "train"
