@@ -42,8 +42,8 @@ def branches(
 ) -> None:
     """Measure the cost of one failure: lose one stage at a time, from common states, on the same batches.
 
-    The scenario's section `branches` sets the steps, the stages, the number of steps after a failure, and the number of
-    training seeds. After an interruption, the same command resumes.
+    The scenario's section `branches` sets the steps, the stages, how many of them are lost at once, the number of steps
+    after a failure, and the number of training seeds. After an interruption, the same command resumes.
     """
     template = ScenarioTemplate(scenario_path, overrides or ())
     scenario, base_folder = template.scenario, template.base_folder
@@ -57,7 +57,7 @@ def branches(
             return
         job.train()
         found = job.found()
-        runs = predicted_runs(template, found, job.executor)
+        runs = predicted_runs(template, found, job.executor) if found.lost_at_once == 1 else None
     from sim.reporting.branches import (  # matplotlib takes seconds to import
         branch_tables,
         branches_figure,
@@ -76,9 +76,12 @@ def branches(
             console.print()
             console.print(table)
     say("\n".join(["", *sentences(found)]))
-    console.print()
-    console.print(whole_runs_table(runs, scenario.name))
-    say("\n".join(whole_runs_sentences(runs, found.rebuilding)))
-    runs.table.to_csv(place / "predicted_runs.csv", index=False)
-    say("Written: " + ", ".join(map(str, [*paths, place / "branches.csv", place / "predicted_runs.csv"])))
+    paths.append(place / "branches.csv")
+    if runs:
+        console.print()
+        console.print(whole_runs_table(runs, scenario.name))
+        say("\n".join(whole_runs_sentences(runs, found.rebuilding)))
+        paths.append(place / "predicted_runs.csv")
+        runs.table.to_csv(paths[-1], index=False)
+    say("Written: " + ", ".join(map(str, paths)))
     say_next("churnlab", "advise", scenario_path)

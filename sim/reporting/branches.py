@@ -31,7 +31,7 @@ def branch_tables(found: Branches) -> list[Table]:
     """Return the mean excess loss by step of the failure, and by stage, for strategies that rebuild stages."""
     after = shown_after(found.after_steps)
     by_step = _rows(found, "step", after, lambda step: f"{step:,}")
-    by_stage = _rows(found, "stage", after, lambda stage: f"S{stage}")
+    by_stage = _rows(found, "stage", after, lambda stage: lost_stages(stage, found.lost_at_once))
     columns = tuple(Column(after_label(number)) for number in after)
     note = (
         f"Validation loss above that of the same training without the failure, in nats per token: mean over "
@@ -40,7 +40,10 @@ def branch_tables(found: Branches) -> list[Table]:
     return [
         Table("What one failure costs, by the step at which it occurs", (STRATEGY, Column("step"), *columns), by_step),
         Table(
-            "What one failure costs, by the stage that is lost", (STRATEGY, Column("stage"), *columns), by_stage, note
+            f"What one failure costs, by the {'stage that is' if found.lost_at_once == 1 else 'stages that are'} lost",
+            (STRATEGY, Column("stage" if found.lost_at_once == 1 else "stages"), *columns),
+            by_stage,
+            note,
         ),
     ]
 
@@ -84,10 +87,18 @@ def after_label(steps: int) -> str:
     return f"{steps} steps\nlater" if steps else "at once"
 
 
+def lost_stages(first: int, number: int) -> str:
+    """Name consecutive stages: S3, S3 and S4, S3 to S5."""
+    return f"S{first}" if number == 1 else f"S{first} {'and' if number == 2 else 'to'} S{first + number - 1}"
+
+
 def describe_failures(found: Branches) -> str:
     """Say which stages are lost, and at which steps."""
     steps = format_list([f"{step:,}" for step in found.steps])
-    return f"{format_count(len(found.stages), 'stage')} and {'step' if len(found.steps) == 1 else 'steps'} {steps}"
+    stages = format_count(len(found.stages), "stage")
+    if found.lost_at_once > 1:
+        stages = f"{format_count(len(found.stages), 'group')} of {found.lost_at_once} consecutive stages"
+    return f"{stages} and {'step' if len(found.steps) == 1 else 'steps'} {steps}"
 
 
 def describe_seeds(found: Branches) -> str:
@@ -124,8 +135,8 @@ def _worst_stage(found: Branches, strategy: str, after: int) -> str:
     worst = max(by_stage.index, key=lambda stage: float(by_stage[stage]))
     others = by_stage.drop(worst)
     return (
-        f"{legend_label(strategy)} loses most by S{worst}, {by_stage[worst]:.3f}; by the other stages "
-        f"{others.min():.3f} to {others.max():.3f}, {others.mean():.3f} on average."
+        f"{legend_label(strategy)} loses most by {lost_stages(worst, found.lost_at_once)}, {by_stage[worst]:.3f}; "
+        f"by the other stages {others.min():.3f} to {others.max():.3f}, {others.mean():.3f} on average."
     )
 
 
@@ -231,8 +242,8 @@ def branches_figure(found: Branches, form: Form = PAPER) -> Figure:
     over_time, by_stage = found.excess(("strategy", "step", "after_steps")), found.excess()
     text = [
         *notes(found.scenario, found.corpus_description)[1:2],
-        f"Loss above that of the same training without the failure. Left: mean over {len(found.stages)} stages. Right: "
-        f"{last} steps after the failure, by the stage that is lost. Bands and bars: 95 % intervals over "
+        f"Loss above that of the same training without the failure. Left: mean over {describe_failures(found)}. Right: "
+        f"{last} steps after the failure, by what is lost. Bands and bars: 95 % intervals over "
         f"{describe_seeds(found)}.",
     ]
     with new_figure(0.8 + 1.7 * len(found.steps) * (2 if form.is_narrow else 1), text, form) as figure:
@@ -248,8 +259,9 @@ def branches_figure(found: Branches, form: Form = PAPER) -> Figure:
             axes[0].set_ylim(bottom=min(0.0, axes[0].get_ylim()[0]))
             axes[1].axhline(0.0, color="0.35", linewidth=0.8, zorder=0)
         grid[-1][0].set_xlabel("steps after the failure")
-        grid[-1][1].set_xlabel("stage that is lost")
-        grid[-1][1].set_xticks(range(len(found.stages)), [f"S{stage}" for stage in found.stages])
+        grid[-1][1].set_xlabel("stage that is lost" if found.lost_at_once == 1 else "stages that are lost")
+        names = [lost_stages(stage, found.lost_at_once).replace(" ", "\n", 1) for stage in found.stages]
+        grid[-1][1].set_xticks(range(len(found.stages)), names)
         figure.supylabel(EXCESS_LABEL, fontsize="medium")
         add_legend(figure, line_handles({legend_label(name): style for name, style in styles.items()}, True), form)
     return figure

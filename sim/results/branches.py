@@ -34,16 +34,18 @@ REQUIRED = {
 class Branches:
     """The excess loss of single failures, and the losses of the trunks that they branch from.
 
-    table: a row for each strategy, stage, step of the failure, steps after it, and training seed: `excess`, the loss
-    above that of the trunk at the same step; `is_rebuilt`, whether weights were changed, else the excess is 0;
-    `seconds` of the target by which the failure delays the last compared step; `stopped`, why the run ended, or None.
-    trunks: a row for each strategy, training seed and step: `loss` without failures.
+    table: a row for each strategy, stage (the first one that is lost), step of the failure, steps after it, and
+    training seed: `excess`, the loss above that of the trunk at the same step; `is_rebuilt`, whether weights were
+    changed, else the excess is 0; `seconds` of the target by which the failure delays the last compared step;
+    `stopped`, why the run ended, or None. trunks: a row for each strategy, training seed and step: `loss` without
+    failures. lost_at_once: consecutive stages that each failure takes.
     """
 
     scenario: Scenario
     corpus_description: str
     table: pd.DataFrame
     trunks: pd.DataFrame
+    lost_at_once: int = 1
 
     @property
     def strategies(self) -> list[str]:
@@ -92,7 +94,11 @@ class Branches:
         return means_over_seeds(both, "loss", ("step",))
 
     def predictions(self) -> dict[str, Prediction]:
-        """The predicted learning of each strategy in whole runs."""
+        """The predicted learning of each strategy in whole runs. ValueError where failures take several stages."""
+        if self.lost_at_once > 1:
+            raise ValueError(
+                f"whole runs are predicted from single lost stages; here {self.lost_at_once} are lost at once"
+            )
         steps = self.scenario.training.evaluated_steps
         of_strategy = (
             (name, self.trunks["strategy"] == name, self.table["strategy"] == name) for name in self.strategies
@@ -106,7 +112,7 @@ class Branches:
             atomic_write_table(folder / TABLE, self.table)
             atomic_write_table(folder / TRUNKS, self.trunks)
             atomic_write(folder / "scenario.yaml", resolved_yaml(self.scenario))
-            about = {"format": FORMAT, "corpus": self.corpus_description}
+            about = {"format": FORMAT, "corpus": self.corpus_description, "lost_at_once": self.lost_at_once}
             atomic_write(folder / ABOUT, json.dumps(about, indent=2) + "\n")
         return [folder / TABLE, folder / TRUNKS]
 
@@ -120,4 +126,5 @@ def load_branches(folder: Path) -> Branches:
     require_format(place / ABOUT, about, FORMAT)
     require(place / ABOUT, about, ("corpus",))
     table, trunks = (read_table(place / name, columns) for name, columns in REQUIRED.items())
-    return Branches(scenario_of_run(place / "scenario.yaml"), about["corpus"], table, trunks)
+    scenario, lost_at_once = scenario_of_run(place / "scenario.yaml"), about.get("lost_at_once", 1)
+    return Branches(scenario, about["corpus"], table, trunks, lost_at_once)

@@ -132,9 +132,10 @@ def immune_stages_exist(scenario: Scenario) -> Findings:
 @check("workload.num_stages", "failures")
 def branches_are_of_stages_that_can_be_lost(scenario: Scenario) -> Findings:
     """The stages of branches exist and are not immune. Their steps concern `churnlab branches` alone."""
-    stages = scenario.branches.stages or () if scenario.branches else ()
+    config = scenario.branches
+    stages = {taken for stage in config.stages or () for taken in config.taken_with(stage)} if config else set()
     immune = {stage for _, process in processes(scenario) for stage in process.immune_stages}
-    yield from missing_stages("branches.stages", stages, scenario)
+    yield from missing_stages("branches.stages", tuple(sorted(stages)), scenario)
     for stage in sorted(immune.intersection(stages)):
         yield "branches.stages", f"stage {stage} is among failures.immune_stages: it cannot be lost"
 

@@ -208,7 +208,7 @@ class StopConfig(StrategyConfig):
 
 
 class BranchesConfig(Config):
-    """What `churnlab branches` measures: one lost stage at a time, at some steps of training without failures."""
+    """What `churnlab branches` measures: one failure at a time, at some steps of training without failures."""
 
     steps: tuple[Annotated[int, Field(ge=1, le=10**9)], ...] | None = Field(
         None,
@@ -222,7 +222,17 @@ class BranchesConfig(Config):
     stages: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
         None, description="stages that are lost, one at a time; default: all that are not immune"
     )
+    lost_at_once: int = Field(
+        1,
+        ge=1,
+        le=1000,
+        description="consecutive stages that one failure takes: a stage of `stages`, and those after it",
+    )
     replicates: int = Field(6, ge=1, le=10**4, description="training seeds, counted up from the first")
+
+    def taken_with(self, stage: int) -> range:
+        """The stages that a failure takes, from a stage on."""
+        return range(stage, stage + self.lost_at_once)
 
 
 if TYPE_CHECKING:

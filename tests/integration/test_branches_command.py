@@ -121,3 +121,37 @@ def test_faulty_scenarios_have_one_clear_message(measured, change, message):
     assert message in ended.stderr
     assert "tiny.yaml" in ended.stderr
     assert not (folder / "other").exists()
+
+
+def test_neighbours_are_lost_at_once(tmp_path):
+    strategies = "strategies: [none, {kind: checkpoint, interval_iterations: 4}, {kind: checkfree_hybrid, interval_iterations: 4}]\n"
+    text = TEXT[: TEXT.index("strategies:")] + strategies + TEXT[TEXT.index("branches:") :]
+    text = text.replace("num_stages: 3", "num_stages: 4").replace("replicates: 2}", "replicates: 2, lost_at_once: 2}")
+    path = write_scenario(tmp_path, text)
+    ended = churnlab("branches", path, "--results", tmp_path / "results", "--jobs", "1", folder=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert "What one failure costs, by the stages that are lost" in ended.stdout
+    assert "S2 and S3" in ended.stdout
+    assert "PREDICTED" not in ended.stdout  # whole runs lose single stages
+    found = load_branches(tmp_path / "results" / "tiny")
+    assert (found.lost_at_once, found.stages) == (2, [1, 2, 3])
+    with pytest.raises(ValueError, match="single lost stages; here 2 are lost at once"):
+        found.predictions()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("branches.stages=[3]", "branches.stages: no stage 4; allowed: 0 (embedding and head) to 3"),
+        (
+            "failures.immune_stages=[0,2]",
+            "branches.lost_at_once: found 2; so many consecutive stages that can be lost do not",
+        ),
+    ],
+)
+def test_stages_that_cannot_be_lost_together_are_refused(tmp_path, change, message):
+    path = write_scenario(tmp_path, TEXT.replace("replicates: 2}", "replicates: 2, lost_at_once: 2}"))
+    ended = churnlab("branches", path, "--set", change, "--results", tmp_path / "results", folder=tmp_path)
+    assert ended.returncode == 2
+    assert message in " ".join(ended.stderr.split())
+    assert not (tmp_path / "results").exists()

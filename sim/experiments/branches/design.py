@@ -18,19 +18,30 @@ SHARES = (0.25, 0.5, 0.75)
 
 @dataclass(frozen=True)
 class BranchDesign:
-    """Which branches are measured. failures: of each training seed. trunk_steps: at which trunks are validated too."""
+    """Which branches are measured.
+
+    failures: of each training seed. trunk_steps: at which trunks are validated too. lost_at_once: consecutive stages
+    that each failure takes, the stage in `failures` first.
+    """
 
     failures: Mapping[int, Failures]
     after_steps: tuple[int, ...]
     trunk_steps: tuple[int, ...] = ()
+    lost_at_once: int = 1
 
     @classmethod
     def of(cls, scenario: Scenario) -> BranchDesign:
         """The design of a scenario's section `branches`, or of its defaults. DataError if there is nothing to lose."""
         config, num_steps = scenario.branches or BranchesConfig(), scenario.training.steps
-        stages = config.stages or stages_that_fail(scenario)
-        if not stages:
+        can_fail = stages_that_fail(scenario)
+        if not can_fail:
             raise DataError("all stages are immune: none can be lost", ("failures", "immune_stages"))
+        stages = config.stages or tuple(stage for stage in can_fail if set(config.taken_with(stage)) <= set(can_fail))
+        if not stages:
+            raise DataError(
+                f"found {config.lost_at_once}; so many consecutive stages that can be lost do not exist",
+                ("branches", "lost_at_once"),
+            )
         longest = max(config.after_steps)
         if longest >= num_steps:
             allowed = f"allowed: less than training.steps, {num_steps}"
@@ -44,7 +55,8 @@ class BranchDesign:
             )
         failures = tuple((stage, step) for step, stage in product(steps, stages))
         seeds = scenario.seeds.counted(None, config.replicates).training
-        return cls(dict.fromkeys(seeds, failures), tuple(sorted(config.after_steps)), scenario.training.evaluated_steps)
+        after_steps, evaluated = tuple(sorted(config.after_steps)), scenario.training.evaluated_steps
+        return cls(dict.fromkeys(seeds, failures), after_steps, evaluated, config.lost_at_once)
 
     @classmethod
     def rotated(

@@ -1,4 +1,4 @@
-"""What strategies make of one lost stage: simulated, without training."""
+"""What strategies make of one failure: simulated, without training."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from sim.strategies import strategy_class
 
 @dataclass(frozen=True)
 class Recovery:
-    """What a strategy makes of a stage that is lost at a step.
+    """What a strategy makes of a failure at a step. stage: the first one that it takes.
 
-    edits: that rebuild the stage, and recipes, with their steps; none where the run goes back to an older state.
+    edits: that rebuild stages, and recipes, with their steps; none where the run goes back to an older state.
     seconds: by which the failure delays the last step that is compared; NaN if the run stops. stopped: the reason.
     """
 
@@ -55,9 +55,16 @@ class Trunk:
 
 
 def trunk_of(
-    scenario: Scenario, strategy_index: int, failures: Sequence[tuple[int, int]], num_steps_after: int
+    scenario: Scenario,
+    strategy_index: int,
+    failures: Sequence[tuple[int, int]],
+    num_steps_after: int,
+    lost_at_once: int = 1,
 ) -> Trunk:
-    """The trunk of a strategy. failures: stage and step of each. num_steps_after: at least 1, to compare. A task."""
+    """The trunk of a strategy. failures: stage and step of each. num_steps_after: at least 1, to compare. A task.
+
+    lost_at_once: consecutive stages that each failure takes, from its stage on.
+    """
     config, iterations = scenario.strategies[strategy_index], scenario.iterations_per_step
     routes = strategy_class(config.kind)(config, scenario.workload.num_stages).training_variant()
     last_step = max((step for _, step in failures), default=0) + num_steps_after
@@ -67,7 +74,7 @@ def trunk_of(
     for stage, step in failures:
         before, end = step * iterations, (step + num_steps_after) * iterations
         seconds = float(without[before] + without[before + 1]) / 2  # in the middle of the next iteration
-        loss = Loss(at_seconds=seconds, stages=(stage,))
+        loss = Loss(at_seconds=seconds, stages=tuple(range(stage, stage + lost_at_once)))
         script = ScriptConfig(losses=(loss,), notice_seconds=scenario.failures.notice_seconds)
         ended, run = simulated(scenario, strategy_index, script, step + num_steps_after)
         delay = math.nan if run.stopped else float(ended[end] - without[end])

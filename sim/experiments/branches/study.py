@@ -57,7 +57,7 @@ class BranchJob:
         ]
         if not affected:
             raise DataError("no strategy is affected by failures; give one that is", ("strategies",))
-        arguments = self.design.all_failures, self.design.num_steps_after
+        arguments = self.design.all_failures, self.design.num_steps_after, self.design.lost_at_once
         futures = [self.executor.submit(trunk_of, self.scenario, index, *arguments) for index in affected]
         trunks = [future.result() for future in futures]
         self.strategies = [BranchedStrategy(self.scenario, self.corpus, trunk, self.design) for trunk in trunks]
@@ -98,6 +98,7 @@ class BranchJob:
             self.corpus.description if self.corpus else "no text",
             pd.DataFrame([row for one in self.strategies for row in one.rows(loss)]),
             pd.DataFrame([row for one in self.strategies for row in one.trunk_rows(loss)]),
+            self.design.lost_at_once,
         )
 
 

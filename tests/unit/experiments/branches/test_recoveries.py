@@ -107,3 +107,10 @@ def test_a_branch_is_a_line_of_its_own_only_where_weights_change():
     assert isinstance(branch.edits[0][1], Edit)
     plain = trunk_of(scenario(), 0, [(2, 3)], 4)
     assert plain.branch(spec, plain.recoveries[0]) == plain.line(spec)
+
+
+def test_one_failure_takes_consecutive_stages():
+    (rebuilt,) = trunk_of(scenario(fallback="restart"), CHECKFREE, [(2, 3)], 4, lost_at_once=2).recoveries
+    assert rebuilt.edits == ()  # a stage without a neighbour on one side: the fallback goes back
+    (alone,) = trunk_of(scenario(fallback="restart"), CHECKFREE, [(2, 3)], 4).recoveries
+    assert [edit.stage for _, edit in alone.edits] == [2]
