@@ -13,7 +13,7 @@ import typer
 
 from benchmarks.paper.extract import COMMITTED, Extract, compare, made_on
 from benchmarks.paper.figures import draw_all, make_map
-from benchmarks.paper.jobs import BRANCHES, JOBS, SCENARIOS, TABLE_2_JOB, Job
+from benchmarks.paper.jobs import BRANCHES, JOBS, NEIGHBOURS, SCENARIOS, TABLE_2_JOB, Job
 from benchmarks.paper.page import write_page
 from models.training_state import digest
 from sim.cli.options import CacheFolder, cache_folder, complain, say
@@ -53,7 +53,8 @@ def paper(
         write_json(made / "made_on.json", made_on() | {"seconds": read_json(runs / "seconds.json")})
         if not quick:
             with Display() as display:
-                branches(BRANCHES, cache=folder, observer=display).write(made / FOLDER)
+                for scenario, place in ((BRANCHES, made / FOLDER), (NEIGHBOURS, made / NEIGHBOURS.stem)):
+                    branches(scenario, cache=folder, observer=display).write(place)
                 make_map(runs, made, Extract.read(made, TABLE_2_JOB.name).target()[1], folder, display)
     if not quick:
         draw_all(made)

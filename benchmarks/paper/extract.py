@@ -150,22 +150,6 @@ def final_losses(losses: pd.DataFrame) -> pd.Series[float]:
     return last_validations(losses).groupby("run")["validation_loss"].mean()
 
 
-def iterations_behind(own: pd.DataFrame, reference: pd.DataFrame) -> float:
-    """Number of iterations by which a run is behind another at its end: mean over its last validations.
-
-    Both are rows of one run. A loss is converted to the iteration at which the reference has it, by a line in
-    ln(iteration) fitted to the reference's second half; the residual of the reference itself is subtracted.
-    """
-    second_half = reference[reference["iteration"] > reference["iteration"].max() / 2]
-    slope, start = np.polyfit(np.log(second_half["iteration"]), second_half["validation_loss"], 1)
-
-    def lag(rows: pd.DataFrame) -> float:
-        last = last_validations(rows)
-        return float((last["iteration"] - np.exp((last["validation_loss"] - start) / slope)).mean())
-
-    return lag(own) - lag(reference)
-
-
 def rollback_factor(probability: float, interval_iterations: int, num_stages: int) -> float:
     """Iterations run per iteration kept if each failure goes back to the last checkpoint: (e^x - 1) / x.
 

@@ -37,7 +37,6 @@ JOBS = (
         ("sweep.zip={training.model.layers_per_stage: [1, 2], training.steps: [1000, 500]}", ONE_TRAINING_SEED),
     ),
     Job("figure2", (SHORT, ONE_TRAINING_SEED)),
-    Job("consecutive", (SHORT, ONE_TRAINING_SEED)),
     Job("end_stages", (SHORT,)),
     Job("correlated", (SHORT,)),
 )
@@ -46,3 +45,6 @@ TABLE_2_JOB = JOBS[0]
 
 BRANCHES = SCENARIOS / "branches.yaml"
 """Single failures, which are no sweep; measured in full only."""
+
+NEIGHBOURS = SCENARIOS / "neighbours.yaml"
+"""Failures of two neighbouring stages, likewise."""

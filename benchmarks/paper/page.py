@@ -17,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from benchmarks.paper.extract import COMMITTED, rollback_factor
 from benchmarks.paper.figures import MAP_PRESET, MAP_RATES
-from benchmarks.paper.jobs import JOBS
+from benchmarks.paper.jobs import JOBS, NEIGHBOURS
 from benchmarks.paper.published import (
     CHECKPOINT_INTERVAL_ITERATIONS,
     NUM_STAGES,
@@ -37,7 +37,6 @@ from benchmarks.paper.tables import (
     SECONDS,
     CostRow,
     StudyTables,
-    behind,
     costs,
     difference,
     hours_of,
@@ -311,11 +310,19 @@ class Page:
             cells = [(difference(row_at(excess, here)), ratio(row_at(executed, here))) for here in points]
             yield name_of(strategy), *(cell for pair in cells for cell in pair)
 
-    def consecutive(self) -> Iterator[Row]:
-        """A row per strategy: cost of the loss of two neighbours, in hours and iterations."""
-        for row in records(self.tables.behind("consecutive")):
-            name, hours = row["strategy"], f"{row['hours']:.2f}"
-            yield name_of(name), AFTER_TWO_LOST[name], hours, f"{row['repeated']:.0f}", behind(row)
+    @cached_property
+    def pairs(self) -> Branches:
+        """Failures of two neighbouring stages."""
+        return load_branches(self.tables.folder / NEIGHBOURS.stem)
+
+    def neighbours(self) -> Iterator[Row]:
+        """A row per strategy: cost of the loss of two neighbours, in hours and in loss, mean over pairs of stages."""
+        hours = self.pairs.table.groupby("strategy")["seconds"].mean() / SECONDS_PER_HOUR
+        found = self.pairs.excess(("strategy", "after_steps"))
+        for name in self.pairs.strategies:
+            own = records(found[found["strategy"] == name].sort_values("after_steps"))
+            excess = map(plus_minus, own) if name in self.pairs.rebuilding else ["0"] * len(own)
+            yield name_of(name), AFTER_TWO_LOST[name], f"{hours[name]:.2f}", *excess
 
     def churn(self) -> Iterator[Row]:
         """Correlated against independent losses: a row per strategy."""

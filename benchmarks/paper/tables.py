@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.paper.extract import Extract, final_losses, iterations_behind
+from benchmarks.paper.extract import Extract, final_losses
 from benchmarks.paper.jobs import SCENARIOS, TABLE_2_JOB
 from benchmarks.paper.published import BYTES_PER_TOKEN, HIGHEST, TABLE_3
 from models.spec import EMBEDDING_STAGE
@@ -89,23 +88,6 @@ class StudyTables:
         """Loss at the end by strategy and point, and its difference from the failure-free run's, in nats per token."""
         return summary(self.final(job), self.extract(job).fields, [FINAL], "none")
 
-    def behind(self, job: str) -> pd.DataFrame:
-        """Number of iterations by which runs with one failure are behind the same strategy's run without it.
-
-        By strategy, `stages` lost and `at_seconds`: mean, low and high over training seeds, num_runs; `hours` by which
-        training ended later; iterations that were `repeated`. Runs in which no stage failed are left out.
-        """
-        by = ["strategy", "stages", "at_seconds"]
-        grouped = pd.DataFrame(setbacks(self.extract(job))).groupby(by, sort=False)
-        return grouped.agg(
-            mean=("behind", "mean"),
-            low=("behind", "min"),
-            high=("behind", "max"),
-            hours=("hours", "mean"),
-            repeated=("repeated", "mean"),
-            num_runs=("behind", "size"),
-        ).reset_index()
-
     def iteration_seconds(self, strategy: str) -> float:
         """Seconds of an iteration in Table 2."""
         return float(only(self.extract("table2").runs, strategy, HIGHEST)["iteration_seconds"])
@@ -128,27 +110,6 @@ class StudyTables:
         """Mean loss of a strategy's final states above the failure-free ones, by text, in nats per byte."""
         means = self.perplexity("loss_nats")
         return [float(value) for value in means[strategy] - means["none"]]
-
-
-def setbacks(found: Extract) -> Iterator[Found]:
-    """A row per run with one failure: iterations and hours behind the same strategy's run without it."""
-    (field,) = found.fields
-    losses = dict(list(found.losses.groupby("run", sort=False)))
-    runs = found.runs.to_dict("records")
-    plain = {(run["strategy"], run["training_seed"]): run for run in runs if run[field] == "[]"}
-    for run in runs:
-        if run["kind"] == "none" or run["num_failures"] == 0:
-            continue
-        reference = plain[run["strategy"], run["training_seed"]]
-        (loss,) = json.loads(run[field])
-        yield {
-            "strategy": run["strategy"],
-            "stages": ", ".join(map(str, loss["stages"])),
-            "at_seconds": loss["at_seconds"],
-            "behind": iterations_behind(losses[run["run"]], losses[reference["run"]]),
-            "hours": (run["wall_clock_seconds"] - reference["wall_clock_seconds"]) / SECONDS_PER_HOUR,
-            "repeated": run["num_iterations_run"] - run["num_iterations"],
-        }
 
 
 def ratios(runs: pd.DataFrame, fields: Sequence[str], metric: str, reference: str) -> pd.DataFrame:
@@ -275,12 +236,6 @@ def difference(row: Found) -> str:
 def of_runs(row: Found) -> str:
     """The number of runs with a value, if some have none."""
     return "" if row["num_reached"] == row["num_runs"] else f", {row['num_reached']} of {row['num_runs']} runs"
-
-
-def behind(row: Found) -> str:
-    """Iterations behind, and the range over runs."""
-    spread = f" ({row['low']:.0f} to {row['high']:.0f})" if row["num_runs"] > 1 else ""
-    return f"{row['mean']:.0f}{spread}"
 
 
 def percent(rate: float) -> str:

@@ -124,7 +124,8 @@ def test_faulty_scenarios_have_one_clear_message(measured, change, message):
 
 
 def test_neighbours_are_lost_at_once(tmp_path):
-    strategies = "strategies: [none, {kind: checkpoint, interval_iterations: 4}, {kind: checkfree_hybrid, interval_iterations: 4}]\n"
+    saving = [f"{{kind: {kind}, interval_iterations: 4}}" for kind in ("checkpoint", "checkfree_hybrid")]
+    strategies = f"strategies: [none, {', '.join(saving)}]\n"
     text = TEXT[: TEXT.index("strategies:")] + strategies + TEXT[TEXT.index("branches:") :]
     text = text.replace("num_stages: 3", "num_stages: 4").replace("replicates: 2}", "replicates: 2, lost_at_once: 2}")
     path = write_scenario(tmp_path, text)

@@ -20,7 +20,6 @@ from benchmarks.paper.extract import (
     compare,
     differences,
     final_losses,
-    iterations_behind,
     made_on,
     rollback_factor,
     smoothed,
@@ -68,23 +67,6 @@ def test_target_is_reached_at_the_first_low_validation():
     assert found["target_reached_executed"].tolist()[0] == 50
     assert found["target_reached_seconds"].tolist()[0] == 100.0
     assert found.iloc[1][["target_reached_iteration", "target_reached_seconds"]].isna().all()
-
-
-@given(st.integers(0, 15), st.integers(30, 60), st.floats(0.05, 2.0))
-def test_shifted_curve_is_behind_by_its_shift(shift, num_validations, slope):
-    def ideal(number: int) -> float:
-        return 9.0 - slope * math.log(10 * number)
-
-    numbers = range(1, num_validations + 1)
-    own = curve([9.0 if number <= shift else ideal(number - shift) for number in numbers])
-    reference = curve([ideal(number) for number in numbers])
-    assert iterations_behind(own, reference) == pytest.approx(10 * shift, abs=1e-4)
-
-
-@given(st.lists(st.floats(0.0, 0.05), min_size=20, max_size=20))
-def test_noisy_run_is_not_behind_itself(noise):
-    noisy = curve([5 / (number + 1) + one for number, one in enumerate(noise)])
-    assert iterations_behind(noisy, noisy) == 0
 
 
 def test_final_losses_and_running_means_are_of_single_runs():

@@ -2,14 +2,16 @@
 
 import pytest
 
-from benchmarks.paper.jobs import BRANCHES, JOBS, SCENARIOS, TABLE_2_JOB
+from benchmarks.paper.jobs import BRANCHES, JOBS, NEIGHBOURS, SCENARIOS, TABLE_2_JOB
 from benchmarks.paper.published import RATES
 from benchmarks.paper.tables import RATE
 from sim.scenario.loading import load_scenario
 from sim.scenario.sweep_points import load_points
 
+SWEEPS = [path.stem for path in sorted(SCENARIOS.glob("*.yaml")) if path not in (BRANCHES, NEIGHBOURS)]
 
-@pytest.mark.parametrize("name", [path.stem for path in sorted(SCENARIOS.glob("*.yaml")) if path != BRANCHES])
+
+@pytest.mark.parametrize("name", SWEEPS)
 def test_every_scenario_is_a_valid_job_full_and_quick(name):
     (job,) = (job for job in JOBS if job.name == name)
     full, quick = load_points(job.scenario), load_points(job.scenario, job.quick)
@@ -20,7 +22,7 @@ def test_every_scenario_is_a_valid_job_full_and_quick(name):
 
 def test_scenarios_share_the_clock_and_rates_of_the_paper():
     reference = load_scenario(SCENARIOS.parent / "paper_throughput.yaml")
-    for path in (*(job.scenario for job in JOBS), BRANCHES):
+    for path in (*(job.scenario for job in JOBS), BRANCHES, NEIGHBOURS):
         scenario = load_points(path)[0].scenario
         assert scenario.workload == reference.workload, path
         assert scenario.network == reference.network, path

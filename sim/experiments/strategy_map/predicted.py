@@ -27,7 +27,7 @@ from sim.results.prediction import Prediction
 from sim.results.strategy_map import Cell
 from sim.scenario.scenario import Scenario
 
-AFTER_STEPS = (0, 10, 20, 40)
+AFTER_STEPS = (10, 20, 40)
 """Steps after a failure at which branches are compared, in trainings of 160 steps or more."""
 
 ERROR = 0.25
@@ -136,6 +136,6 @@ def design_of(scenario: Scenario, seeds: Sequence[int], is_edited: bool) -> Bran
     last, evaluated = scenario.training.steps, scenario.training.evaluated_steps
     if not is_edited:
         return BranchDesign(dict.fromkeys(seeds, ()), (0,), evaluated)
-    after = AFTER_STEPS if last >= 4 * AFTER_STEPS[-1] else (0, max(1, last // 8), max(2, last // 4))
+    after = AFTER_STEPS if last >= 4 * AFTER_STEPS[-1] else (max(1, last // 8), max(2, last // 4))
     steps = default_steps(last, after[-1])
     return BranchDesign.rotated(seeds, stages_that_fail(scenario), steps, after, evaluated)

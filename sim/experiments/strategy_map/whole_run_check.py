@@ -56,9 +56,9 @@ def names_to_check(job: MapJob, cell: Cell) -> list[str]:
 
 def whole_run_point(job: MapJob, cell: Cell, name: str, num_runs: int) -> Point:
     """Whole runs of a strategy, each under a failure seed and a training seed that no other run has."""
-    training = job.grid.seeds.training[:num_runs]
-    seeds = SeedsConfig(failures=tuple(job.time_seeds[: len(training)]), training=training, design="pairs")
-    seeds = seeds.model_copy(update={"training": training[: len(seeds.failures)]})
+    number = min(num_runs, len(job.grid.seeds.training), len(job.time_seeds))
+    failures, training = tuple(job.time_seeds[:number]), job.grid.seeds.training[:number]
+    seeds = SeedsConfig(failures=failures, training=training, design="pairs")
     point = job.grid.sample_point(cell, name)
     return replace(point, scenario=point.scenario.model_copy(update={"seeds": seeds}))
 
