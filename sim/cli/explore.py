@@ -54,6 +54,7 @@ def explore(
     address = f"http://{listener.getsockname()[0]}:{listener.getsockname()[1]}/"
     explorer = Explorer(learning, controls)
     with suppress(KeyboardInterrupt):
+        explorer.warm_up()
         say(f"Serving {address} on this machine alone. Ctrl-C ends it.")
         serve(explorer, html, listener, lambda: open_browser(address, no_browser))
     say("Ended.")

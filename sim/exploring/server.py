@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 from urllib.parse import urlsplit
@@ -41,6 +42,7 @@ POLICY = (
 )
 HEADERS = {"Content-Security-Policy": POLICY, "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 SECONDS_TO_START, SECONDS_TO_STOP = 0.3, 2
+SECONDS_TO_WARM_UP = 5  # at most, before the page is served
 SECONDS_OF_ANSWER = 0.4  # after this time, an answer waits for no further failure seed
 
 
@@ -85,6 +87,19 @@ class Explorer:
                 break
         self._position = dict(values)
         return self._runs
+
+    def warm_up(self) -> None:
+        """Answer the scenario's own position before the page asks, as its iterations have to be priced first.
+
+        If that takes long, it continues while the page is served.
+        """
+        warming = threading.Thread(target=self._answer_own, daemon=True)
+        warming.start()
+        warming.join(SECONDS_TO_WARM_UP)
+
+    def _answer_own(self) -> None:
+        with suppress(Exception):  # of a plug-in; the page shows it
+            self.answered({})
 
     def price_ahead(self) -> None:
         """Simulate every bandwidth of the slider, nearest first, so that iterations there are priced already.

@@ -79,7 +79,7 @@ def test_a_port_in_use_and_a_missing_extra_are_said(tmp_path, monkeypatch):
         port = taken.getsockname()[1]
         code, _, errors = churnlab("explore", "tiny.yaml", "--port", port, folder=tmp_path)
     assert code == 2
-    assert errors.startswith(f"--port {port}: cannot be used (Address already in use): give another")
+    assert errors.startswith(f"--port {port}: cannot be used (Address already in use); give another")
     known = importlib.util.find_spec
     monkeypatch.setattr("sim.cli.explore.find_spec", lambda name: None if name == "uvicorn" else known(name))
     code, _, errors = churnlab("explore", "tiny.yaml", folder=tmp_path)

@@ -125,3 +125,19 @@ def test_a_position_that_fails_is_simulated_anew(learning, monkeypatch):
         with pytest.raises(ZeroDivisionError):
             explorer.answered({})
     assert explorer.answered({})["is_complete"]
+
+
+def test_the_first_position_is_simulated_before_it_is_asked(learning, monkeypatch):
+    explorer, asked = Explorer(learning, controls_of(learning.template)), []
+    monkeypatch.setattr(server, "runs_of", lambda scenario: asked.append(scenario) or runs_of(scenario))
+    explorer.warm_up()
+    assert explorer.answered({})["is_complete"]
+    assert len(asked) == 1
+
+
+def test_an_error_in_the_warm_up_is_left_to_the_page(learning, monkeypatch):
+    explorer = Explorer(learning, controls_of(learning.template))
+    monkeypatch.setattr(server, "runs_of", lambda _: 1 / 0)
+    explorer.warm_up()
+    with pytest.raises(ZeroDivisionError):
+        explorer.answered({})
