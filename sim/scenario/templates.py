@@ -45,14 +45,14 @@ DESKTOPS = (
     ("desktop machines of a company: on for 60 h, off for 14 h on average; volunteer_seti: 10 h and 32 h",),
 )
 AT_HOME = """\
-  detection_seconds: 30         # until the other nodes notice that one is gone
-  startup_seconds: 30           # until a node that arrives has joined
+  detection_seconds: 30         # until the loss of a node is detected
+  startup_seconds: 30           # until the process of a new node has joined
 """
 
 TEMPLATES = {
     "volunteers": Template(
         "volunteers",
-        "Volunteers at home: their machines go off and come back",
+        "Volunteers at home: machines are switched off and return",
         21,
         6,
         "rtx4090",
@@ -62,7 +62,7 @@ TEMPLATES = {
         AT_HOME,
         """\
   - none                        # the reference: failures have no cost
-  - {kind: checkpoint, interval: young}     # all go back to the last checkpoint
+  - {kind: checkpoint, interval: young}     # all stages go back to the last checkpoint
   - checkfree_plus              # a lost stage is rebuilt from its neighbours; nothing is stored
 """,
         "  precision: bf16\n",
@@ -71,22 +71,22 @@ TEMPLATES = {
     ),
     "spot": Template(
         "spot",
-        "Spot machines of one cloud zone: taken back several at once, at short notice",
+        "Spot machines of one cloud zone: several are preempted at once, at short notice",
         14,
         6,
         "a100",
         "medium",
         "spot_cluster",
         {"preset": "gcp_a100", "notice_seconds": 30},
-        ("each machine is lost every 10 h, 4.3 at once on average; Google Cloud gives 30 s, AWS 120 s",),
+        ("each machine is lost every 10 h on average, 4.3 at once; notice: 30 s at Google Cloud, 120 s at AWS",),
         """\
   provisioning_seconds: 300     # until a replacement has been ordered and arrives
-  detection_seconds: 10         # until the other nodes notice a loss without notice
+  detection_seconds: 10         # until a loss without notice is detected
   startup_seconds: 60           # until the process of a new node has joined
 """,
         """\
   - none                        # the reference: failures have no cost
-  - {kind: checkpoint, interval: young, just_in_time: true}     # and begins a save at each notice
+  - {kind: checkpoint, interval: young, just_in_time: true}     # also saves at each notice
   - checkfree_plus              # a lost stage is rebuilt from its neighbours; nothing is stored
   - redundant                   # each stage also computes the next one's forwards
 """,
@@ -105,13 +105,13 @@ TEMPLATES = {
         "rsc1",
         ("6.5 failures in 1,000 node-days (Meta's RSC-1); a repair takes 4 h",),
         """\
-  stage_state: sharded          # FSDP: the loss of any node loses its stage; replicated: only that of all its nodes
-  detection_seconds: 30         # until the job notices a failure
+  stage_state: sharded          # FSDP: a stage is lost with any of its nodes; replicated: with the last one
+  detection_seconds: 30         # until a failure is detected
   startup_seconds: 300          # until all processes have restarted
 """,
         """\
   - none                        # the reference: failures have no cost
-  - {kind: checkpoint, interval: young}     # all go back to the last checkpoint
+  - {kind: checkpoint, interval: young}     # all stages go back to the last checkpoint
   - {kind: checkpoint, interval_seconds: 3600, label: hourly}
 """,
         "  precision: bf16\n  recompute_activations: true   # less memory, a third more computation\n",
@@ -120,19 +120,19 @@ TEMPLATES = {
     ),
     "diloco": Template(
         "diloco",
-        "Replicas at home that train apart and are averaged every 50 iterations (DiLoCo)",
+        "Replicas at home that train separately and are averaged every 50 iterations (DiLoCo)",
         20,
         4,
         "rtx4090",
         "medium",
         "home_fibre",
         *DESKTOPS,
-        AT_HOME + "  joining: beside               # nobody waits while a new node is sent the state\n",
+        AT_HOME + "  joining: beside               # training continues while a new node receives the state\n",
         """\
   - none                        # the reference: gradients exchanged in each iteration, failures without cost
-  # weights are averaged every 50 iterations; a pipeline that loses a node is out until the next average
+  # weights are averaged every 50 iterations; a pipeline that loses a node is out until the next synchronisation
   - {kind: diloco, inner_steps: 50, outer_learning_rate: 1.0, outer_momentum: 0.0}
-  # or it rebuilds the lost stage, and goes on
+  # or it rebuilds the lost stage and continues
   - kind: diloco
     inner_steps: 50
     outer_learning_rate: 1.0
@@ -165,35 +165,35 @@ def scenario_text(template: Template, name: str) -> str:
     why = "".join(f"# {line}\n" for line in template.why)
     places = f"{per_stage} for each of {template.num_stages} stages and the embedding"
     count = f"{format_count(template.num_nodes, 'node')}: {places}"
-    spare_line = f"  num_spares: {spares:<18}# take a vacant place at once\n" if spares else ""
+    spare_line = f"  num_spares: {spares:<18}# replace lost nodes at once\n" if spares else ""
     return f"""\
 # yaml-language-server: $schema={SCHEMA_FILE}
 # {template.about}.
 #
-#   churnlab validate {name}.yaml     what is wrong, with lines
+#   churnlab validate {name}.yaml     every problem, with its line
 #   churnlab costs {name}.yaml        memory, traffic and time without failures
-#   churnlab run {name}.yaml          all strategies under the same churn: time and loss
+#   churnlab run {name}.yaml          time and loss of all strategies under the same churn
 #   churnlab advise {name}.yaml       which strategy to use
 #
-# Every field: docs/scenario.md. Change any for one command: --set cluster.detection_seconds=5
+# Every field: docs/scenario.md. Override one for a single command: --set cluster.detection_seconds=5
 
 name: {name}
 
 workload:                       # the model that you would like to train: it gives the seconds
   model: {template.model:<23}# see `churnlab list models`; or dim, num_layers, ... of your own
   num_stages: {template.num_stages:<18}# pipeline stages that hold layers
-  num_microbatches: {template.num_microbatches:<12}# of an iteration, shared out among the pipelines
+  num_microbatches: {template.num_microbatches:<12}# per iteration, divided among the pipelines
   sequences_per_microbatch: 4
   sequence_length: 1024
 {template.workload}
-training:                       # a small proxy that really learns while the seconds pass: it gives the loss
+training:                       # a small proxy that is really trained: it gives the loss
   steps: 400                    # learner: none simulates times only
   model: {{family: llama, dim: 48, num_heads: 4}}
   data: {{source: stdlib}}        # or your own text: {{source: text, files: ["corpus/**/*.txt"]}}
   evaluation: {{interval_steps: 20}}
-  target_validation_loss: auto  # time and iterations until this loss are compared
+  target_validation_loss: auto  # strategies are compared by the time to this loss
 
-iterations_per_step: {template.iterations_per_step:<11}# of the large model, a step of the proxy; outputs state it
+iterations_per_step: {template.iterations_per_step:<11}# iterations of the large model per step of the proxy; outputs state it
 
 cluster:                        # {count}
   device: {template.device:<22}# see `churnlab list devices`

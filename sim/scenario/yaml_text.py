@@ -171,7 +171,7 @@ def describe_syntax_error(error: MarkedYAMLError) -> str:
         problem = f"the key {problem.split(' with value ')[0].removeprefix('found duplicate key ')} is given twice"
     problem = next((words for known, words in SYNTAX.items() if known in problem), problem)
     if error.context in OPENED:
-        problem += f", in {OPENED[error.context]} that begins in line {error.context_mark.line + 1}"
+        problem += f", in {OPENED[error.context]} that begins on line {error.context_mark.line + 1}"
     return problem
 
 

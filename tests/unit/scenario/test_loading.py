@@ -69,16 +69,16 @@ def test_files_of_other_systems_are_read(tmp_path: Path, encoded: bytes):
         ("name: a\n\tsteps: 3\n", "line 2: not valid YAML: a tab: indent with spaces"),
         (
             "name: a\nstrategies: [none\nworkload: {}\n",
-            "line 3: not valid YAML: expected ',' or ']', but got ':', in the list [...] that begins in line 2",
+            "line 3: not valid YAML: expected ',' or ']', but got ':', in the list [...] that begins on line 2",
         ),
         (
             "seeds: {failures: [0]\nworkload: {}\n",
             "line 2: not valid YAML: expected ',' or '}', but got '<scalar>', "
-            "in the mapping {...} that begins in line 1",
+            "in the mapping {...} that begins on line 1",
         ),
         (
             "name: 'hello\n\n",
-            "line 3: not valid YAML: found unexpected end of stream, in the quoted text that begins in line 1",
+            "line 3: not valid YAML: found unexpected end of stream, in the quoted text that begins on line 1",
         ),
         ("name: a: b\n", "line 1: not valid YAML: an unexpected ':': check the indentation, or put the text in quotes"),
         (
