@@ -193,7 +193,7 @@ training:                       # a small proxy that is really trained: it gives
   evaluation: {{interval_steps: 20}}
   target_validation_loss: auto  # strategies are compared by the time to this loss
 
-iterations_per_step: {template.iterations_per_step:<11}# iterations of the large model per step of the proxy; outputs state it
+iterations_per_step: {template.iterations_per_step:<11}# large-model iterations per proxy step; outputs state it
 
 cluster:                        # {count}
   device: {template.device:<22}# see `churnlab list devices`
