@@ -72,8 +72,8 @@ class Display(Observer):
         self._bars.start()
         total = progress.num_steps_trained + progress.num_steps_left
         if progress.num_runs == 0 and not total:
-            self._bars.update(self._runs, description="runs simulated without training", completed=progress.num_surveyed)
-            self._pace.note(f"{progress.num_surveyed:,} runs simulated without training")
+            self._bars.update(self._runs, description="runs simulated", completed=progress.num_surveyed)
+            self._pace.note(f"{progress.num_surveyed:,} runs simulated")
             return
         num_done = progress.num_finished + progress.num_failed
         failed = f"{progress.num_failed} failed" if progress.num_failed else ""
