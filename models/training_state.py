@@ -303,6 +303,8 @@ class Lineage:
     def edited(self, step: int, edit: Entry) -> Lineage:
         """This lineage with one more entry; with none where a recipe is the one in force."""
         if isinstance(edit, Recipe):
+            if edit == self.recipe:  # as before most iterations
+                return self
             edit = edit.of_training(self.spec)
             if edit == self.recipe:
                 return self

@@ -6,13 +6,15 @@ with the same fields, which is passed as one pointer: that makes the loop five t
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableSequence, Sequence
+from collections.abc import MutableSequence, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import FunctionType
 from typing import Any, Final, get_args, get_type_hints
 
 import numba
 import numpy as np
+from filelock import FileLock
 from numba.experimental import structref
 
 from sim.core.files import atomic_write
@@ -68,7 +70,7 @@ def kept(source: str) -> str:
     return str(file)
 
 
-def compile_loop() -> Callable[..., float]:
+def compile_loop() -> Any:
     """The function of all `ARGUMENTS` and the clock; it is compiled, or loaded, when it is first called."""
     names: dict[str, Any] = {"__name__": __name__, "new": structref.new}
     for module in COMPILED_MODULES:
@@ -81,8 +83,7 @@ def compile_loop() -> Callable[..., float]:
     for name, value in list(names.items()):
         if isinstance(value, FunctionType):
             names[name] = numba.njit(FunctionType(value.__code__, names, name), cache=name == "entry")
-    entry: Callable[..., float] = names["entry"]
-    return entry
+    return names["entry"]
 
 
 numba.config.CACHE_DIR = str(FOLDER)
@@ -94,7 +95,9 @@ def run_compiled(
 ) -> tuple[float, Work, Traffic]:
     """Seconds of an iteration, and its state at the end, as arrays."""
     records = [as_arrays(record) for record in (t, messages, paths, work, traffic)]
-    return _ENTRY(*records, np.zeros(3)), records[3], records[4]
+    with nullcontext() if _ENTRY.signatures else FileLock(FOLDER / "entry.lock"):  # one worker compiles, others load
+        seconds = _ENTRY(*records, np.zeros(3))
+    return seconds, records[3], records[4]
 
 
 def as_arrays(record: Any) -> Any:

@@ -147,7 +147,7 @@ def test_messages_that_share_nothing_have_tracks_of_their_ends(tmp_path):
 
 @pytest.mark.parametrize("fidelity", ["iteration", "microbatch"])
 def test_a_run_with_jitter_is_replayed_exactly_in_the_window(tmp_path, fidelity):
-    run = a_run(tmp_path, "training.steps=80", "cluster.jitter=0.3", f"fidelity={fidelity}")
+    run = a_run(tmp_path, "training.steps=68", "cluster.jitter=0.3", f"fidelity={fidelity}")
     last_seconds = run.summary["wall_clock_seconds"] - 1.0  # far behind the first 64 iterations
     found = timeline(run.folder, last_seconds - 1.0, last_seconds)
     assert 0 < len(found.trace.operations) < 5 * 2 * 4 * 2 * 5

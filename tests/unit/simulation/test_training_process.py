@@ -9,6 +9,7 @@ from sim.simulation.run import Run, simulate
 from sim.simulation.training_process import Progress
 from sim.strategies import STRATEGIES
 from support.builders import CHECKPOINT_BYTES, a_link, a_scenario, a_training, of_kind, run, scripted, times
+from support.examples import examples
 
 EVERY_KIND = tuple({"kind": kind} for kind in STRATEGIES)
 CHURN = {"kind": "exponential", "rate_per_hour": 0.5}
@@ -34,7 +35,7 @@ def test_runs_do_not_depend_on_the_order_of_strategies():
         assert simulate(scenario, scenario.strategies[index], 1, 0, training) == alone[index]
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(examples(2, 5)))
 @pytest.mark.parametrize("cluster", [{"detection_seconds": 10.0}, {"provisioning_seconds": 900.0, "num_spares": 1}])
 def test_all_strategies_have_the_same_failures(seed, cluster):
     scenario = a_scenario(EVERY_KIND, num_stages=6, steps=150, failures=CHURN, cluster=cluster, fallback="restart")
