@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sim.cli.tables import first_line
+from sim.cli.lists import first_line
 from sim.core.presets import presets
 from sim.failures import PROCESSES
 from sim.failures.base import MeanConfig, ProcessConfig, RatedConfig

@@ -17,7 +17,7 @@ GROUPS: dict[str, dict[str, Listed]] = {
     "Describe a cluster, e.g. churnlab init my_cluster.yaml": {
         "init": Listed("init", "churnlab init my_cluster.yaml --template spot --nodes 24"),
         "validate": Listed("check", "churnlab validate my_cluster.yaml"),
-        "list": Listed("tables", "churnlab list devices"),
+        "list": Listed("lists", "churnlab list devices"),
         "fit": Listed("fit", "churnlab fit preemptions.csv --write my_cluster.yaml"),
         "schema": Listed("check", "churnlab schema > scenario.schema.json"),
     },

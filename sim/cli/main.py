@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 import io
 import os
 import sqlite3
@@ -51,7 +52,9 @@ class Commands(TyperGroup):
 
 def command(name: str) -> Any:
     """A command, imported."""
+    gc.disable()  # what is imported stays: to look for garbage in it takes a twentieth of the time
     found = typer.main.get_group(import_module(f"sim.cli.{MODULES[name]}").app).commands[name]
+    gc.enable()
     if any(option.name == "overrides" for option in found.params):
         found.params += plugin_options()
     if name in WITH_JSON:

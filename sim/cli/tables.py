@@ -1,28 +1,21 @@
-"""The commands `churnlab costs` and `churnlab list`, and their tables."""
+"""The command `churnlab costs`, and its tables."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING
 
 import typer
 
-from models.spec import Config
 from sim.cli.machines import answer
 from sim.cli.options import Overrides, ScenarioPath, console, say, say_next, with_locations
 from sim.cli.pace import working
-from sim.core.plugins import PluginError
-from sim.core.presets import presets
-from sim.core.text import suggestion
 from sim.core.units import BYTES_PER_GIB
-from sim.failures import known_processes
-from sim.reporting.table import Column, Row, Table, columns_of
+from sim.reporting.table import Row, Table, columns_of
 from sim.scenario.loading import load_scenario
 from sim.scenario.scenario import Scenario
-from sim.strategies import known_strategies
-from sim.workload.schedule import SCHEDULES
 
 if TYPE_CHECKING:
     from sim.experiments.overheads import Overhead
@@ -61,19 +54,6 @@ def costs(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
     console.print(recovery_table(scenario, recovered))
     say_next("churnlab", "advise", scenario_path)
     answer({"scenario": scenario.name, "costs": [asdict(one) for one in found], "recovers": recovered})
-
-
-@app.command("list")
-def list_(
-    what: Annotated[
-        str, typer.Argument(metavar="WHAT", help="strategies, failures, schedules, devices, models or networks")
-    ] = "",
-) -> None:
-    """List the names that a scenario can use; without an argument, what can be listed."""
-    table = list_table(what) if what else lists_table()
-    console.print(table)
-    headings = [column.title for column in table.columns]
-    answer({"list": what, "rows": [dict(zip(headings, cells, strict=True)) for cells in table.cells]})
 
 
 def save_sentences(scenario: Scenario, found: Sequence[Overhead]) -> list[str]:
@@ -121,75 +101,3 @@ def recovery_table(scenario: Scenario, recovered: Mapping[str, Mapping[str, bool
 def in_models(multiple: float) -> str:
     """Format a multiple of the model's bytes to two digits."""
     return "0" if multiple == 0.0 else f"{multiple:.2g}"
-
-
-LISTS = ("strategies", "failures", "schedules", "devices", "models", "networks")
-
-WORDS = ("kind", "name", "description", "source")
-
-
-def lists_table() -> Table:
-    """The table of the lists: the command, and the names in each."""
-    names = {
-        "strategies": known_strategies(),
-        "failures": [*known_processes(), *presets("failures")],
-        "schedules": SCHEDULES,
-    }
-    rows = [Row((f"churnlab list {what}", ", ".join(names.get(what) or presets(what)))) for what in LISTS]
-    return Table("", (Column("command", "left"), Column("names", "left")), tuple(rows))
-
-
-def list_table(what: str) -> Table:
-    """The table of a list. ValueError for a list that there is not."""
-    if what == "schedules":
-        schedules = [Row((name, first_line(schedule.__doc__))) for name, schedule in SCHEDULES.items()]
-        return Table("", (Column("name", "left"), Column("what it is", "left")), tuple(schedules))
-    rows: list[Row] = []
-    if what == "strategies":
-        rows += component_rows(known_strategies())
-    elif what == "failures":
-        rows += component_rows(known_processes())
-    elif what not in LISTS:
-        raise ValueError(f"churnlab list: found '{what}'{suggestion(what, LISTS)}")
-    details = "options" if rows else "figures"
-    if what != "strategies":
-        rows += (Row((name, *figures(entry))) for name, entry in presets(what).items())
-    columns = (Column(heading, "left") for heading in ("name", "what it is", details))
-    return Table("", tuple(columns), tuple(rows))
-
-
-def component_rows(known: Mapping[str, Any]) -> Iterator[Row]:
-    """A row per kind, with its options; those of installed packages too, or why one cannot be used."""
-    for kind, found in known.items():
-        if isinstance(found, PluginError):
-            yield Row((kind, f"cannot be used: {found}", ""))
-        else:
-            yield Row((kind, getattr(found, "summary", first_line(found.__doc__)), options(found.Config)))
-
-
-def options(config: type[Config]) -> str:
-    """The options of a component besides its kind."""
-    fields = {name: field for name, field in config.model_fields.items() if name not in WORDS}
-    presets_of = {name: f" ({' | '.join(get_args(fields[name].annotation))})" for name in fields if name == "preset"}
-    return ", ".join(f"{name}{presets_of.get(name, '')}" for name in fields)
-
-
-def figures(preset: dict[str, Any]) -> tuple[str, str]:
-    """The description of a preset, with its source, and its figures."""
-    parts = [f"kind: {preset['kind']}"] if "kind" in preset else []
-    parts += [f"{key}: {value:g}" for key, value in preset.items() if isinstance(value, int | float)]
-    links = {key: link for key, link in preset.items() if isinstance(link, dict)}
-    for key, link in links.items():
-        if "bandwidth_mbit_per_s" in link:
-            parts.append(f"{key}: {link['latency_ms']} ms, {link['bandwidth_mbit_per_s']:g} Mbit/s")
-    for key, link in links.items():
-        if "up_mbit_per_s" in link:
-            parts.append(f"{key}: {link['up_mbit_per_s']:g} Mbit/s up, {link['down_mbit_per_s']:g} down")
-    if regions := dict.fromkeys(region for link in preset.get("links", ()) for region in link[:2]):
-        parts.append(f"regions: {', '.join(regions)}")
-    return f"{preset['description']} ({preset['source']})", "; ".join(parts)
-
-
-def first_line(docstring: str | None) -> str:
-    """The first line of a docstring."""
-    return (docstring or "").strip().split("\n")[0]

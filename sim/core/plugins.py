@@ -254,7 +254,7 @@ class _Choice:
     def _validated(self, value: Any, members: Callable[[Any], Any]) -> Any:
         """Validate a name, a preset, a mapping or a configuration object; `members` validates built-in kinds."""
         if isinstance(value, str):
-            value = {"preset" if value in self._presets() and value not in self.kinds else "kind": value}
+            value = {"preset" if value not in self.kinds and value in self._presets() else "kind": value}
         if self.preset_kind and isinstance(value, dict) and "preset" in value:
             value = resolved(self.preset_kind, value, self._presets())
         kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
@@ -29,8 +30,17 @@ REPLACED = {
 @cache
 def presets(kind: str) -> dict[str, dict[str, Any]]:
     """All presets of a kind (one of `KINDS`, or failures) by name."""
-    text = (files("sim.core.presets") / f"{kind}.yaml").read_text(encoding="utf-8")
-    return {name: {"name": name, **frozen(entry)} for name, entry in YAML(typ="safe").load(text).items()}
+    return {name: {"name": name, **frozen(entry)} for name, entry in YAML(typ="safe").load(text_of(kind)).items()}
+
+
+def names_of_presets(kind: str) -> list[str]:
+    """Names of all presets of a kind, without reading the rest of the YAML, which takes a hundred times as long."""
+    return re.findall(r"^([^\s#].*?):", text_of(kind), re.MULTILINE)
+
+
+def text_of(kind: str) -> str:
+    """The file of a kind of presets."""
+    return (files("sim.core.presets") / f"{kind}.yaml").read_text(encoding="utf-8")
 
 
 def frozen(value: Any) -> Any:
