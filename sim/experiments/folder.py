@@ -239,6 +239,7 @@ class Status:
 
 def read_status(folder: Path) -> Status:
     """The status of a sweep, from its results folder. ValueError where there is none."""
+    results.require_folder(folder)
     if not (folder / SWEEP).is_file():
         raise ValueError(
             f"{folder} contains no sweep: there is no {SWEEP} in it; name a folder that `churnlab sweep` wrote"

@@ -105,7 +105,7 @@ def tracks_of(folders: Sequence[Path], strategies: Sequence[str] = ()) -> tuple[
     if not strategies and len(runs) > MOST_TRACKS - 1:
         shown = [run for run in runs if run.summary["kind"] != "none"][: MOST_TRACKS - 1]
         others = [run.summary["strategy"] for run in runs if run not in shown]
-        remarks.append(f"left out: {', '.join(others)}; name others with --strategies")
+        remarks.append(f"Left out: {', '.join(others)}; name others with --strategies.")
         runs = shown
     styles = styles_by_kind({str(run.folder): run.summary["kind"] for run in runs})
     names = [legend_label(run.summary["strategy"]) for run in runs]
@@ -131,9 +131,9 @@ def _runs_of(folder: Path) -> tuple[list[Path], list[str]]:
     point, remarks = points_in(runs, fields)[0], []
     chosen = at_point(runs, point).drop_duplicates("strategy")
     if len(chosen) < len(runs):
-        seeds = " and ".join(str(chosen[name].iloc[0]) for name in SEEDS)
+        seeds = " and ".join(f"{name.replace('_', ' ')} {chosen[name].iloc[0]}" for name in SEEDS)
         where = f"{describe_point(point)}, " if point else ""
-        remarks.append(f"shown: {where}seeds {seeds}; name run folders for others")
+        remarks.append(f"Shown: {where}{seeds}; name run folders for others.")
     return [results.folders[name] for name in chosen["run"]], remarks
 
 

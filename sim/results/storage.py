@@ -26,6 +26,7 @@ from ruamel.yaml.scalarstring import LiteralScalarString
 from models.training_state import digest
 from sim.core.files import flush_to_disk
 from sim.core.records import BUCKETS, EventRecord, IterationRecord
+from sim.core.text import nearest, shortened
 from sim.failures.trace import TraceConfig
 from sim.failures.trace_rows import text_of_rows
 from sim.results.summary import flat, summarise
@@ -262,6 +263,7 @@ def read_plan(folder: Path) -> list[dict[str, Any]]:
 def load_run(folder: Path | str) -> RunFiles:
     """Read a finished run. ValueError if the folder contains none."""
     folder = Path(folder)
+    require_folder(folder)
     if not is_finished(folder):
         if runs := runs_in(folder):
             count = "1 run: name it" if len(runs) == 1 else f"{len(runs):,} runs: name one of them"
@@ -335,9 +337,18 @@ def load_comparison(path: Path | str) -> Results:
     return load(folder)
 
 
+def require_folder(folder: Path) -> None:
+    """Raise ValueError, naming the most similar folder beside it, if there is no such folder."""
+    if not folder.is_dir():
+        beside = {one.name: one for one in sorted(folder.parent.glob("*")) if one.is_dir() and one.name[0] != "."}
+        close = nearest(folder.name, beside)
+        raise ValueError(f"{folder}: no such folder{f'; nearest: {shortened(str(beside[close]))}' if close else ''}")
+
+
 def load(path: Path | str) -> Results:
     """Read the results of a sweep, of all runs of a scenario, or of one run. ValueError if there are none."""
     folder = Path(path)
+    require_folder(folder)
     if (folder / TABLE).is_file():
         runs = read_table(folder / TABLE, ("run", *IDENTITY))
         if len(runs) and (runs["outcome"] != "failed").any():

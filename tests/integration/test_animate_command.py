@@ -17,8 +17,8 @@ def folder(tmp_path_factory):
 def test_results_give_a_picture_of_three_strategies(folder):
     ended = churnlab("animate", folder, *QUICK)
     assert ended.returncode == 0, ended.stderr
-    assert "shown: seeds 0 and 0; name run folders for others" in ended.stdout
-    assert "left out: none; name others with --strategies" in ended.stdout
+    assert "Shown: failure seed 0 and training seed 0; name run folders for others." in ended.stdout
+    assert "Left out: none; name others with --strategies." in ended.stdout
     with Image.open(folder / "animation.gif") as image:
         assert (image.n_frames, image.width) == (3, 400)
     again = churnlab("animate", folder, *QUICK, "--format", "apng", "--strategies", "none,CheckFree+")

@@ -2,6 +2,7 @@
 
 import html
 import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -48,10 +49,12 @@ def test_a_run_and_all_runs_of_a_scenario_have_reports_too(tmp_path):
 
 def test_a_folder_without_results_is_refused_in_a_line(folder, tmp_path):
     without = "contains no finished runs: name a folder that `churnlab run` or `churnlab sweep` wrote"
-    for name in ("", "not/there"):
-        code, output, errors = report(tmp_path / name)
+    found = f"{folder.name}x: no such folder; nearest: {folder}"
+    missing = tmp_path / "not" / "there"
+    for where, expected in ((tmp_path, without), (missing, "no such folder"), (Path(f"{folder}x"), found)):
+        code, output, errors = report(where)
         assert (code, output) == (2, "")
-        assert without in errors
+        assert expected in errors
         assert errors.count("\n") == 1
         assert list(tmp_path.iterdir()) == []
     table = pd.read_parquet(folder / "runs.parquet").assign(outcome="failed", error="no memory")
