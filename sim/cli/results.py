@@ -78,7 +78,9 @@ def plot(
             raise ValueError(f"--kind {shortened(name)}: no such figure{suggestion(name, known)}")
     endings = formats_of(formats)
     request = FigureRequest.of(load_comparison(results), form_of(slide, width, caption), field)
-    tables, missing = drawable(request, kinds or known, is_asked=bool(kinds))
+    asked = dict.fromkeys(kinds or known)
+    with working("data of figures", len(asked)) as part_done:
+        tables, missing = drawable(request, asked, is_asked=bool(kinds), part_done=part_done)
     for name, error in missing.items():
         if kinds:
             raise MissingError(f"--kind {name} cannot be drawn of {results}: {error}")

@@ -172,11 +172,12 @@ class FigureKind:
 
 
 def drawable(
-    request: FigureRequest, names: Iterable[str], is_asked: bool = True
+    request: FigureRequest, names: Iterable[str], is_asked: bool = True, part_done: Callable[[], None] = lambda: None
 ) -> tuple[dict[str, Tables], dict[str, MissingError]]:
     """Return the tables of the figures that can be drawn, and what is missing for the others.
 
-    is_asked: whether the user named the kinds; figures with little information are drawn only then.
+    is_asked: whether the user named the kinds; figures with little information are drawn only then. part_done: called
+    after each kind.
     """
     tables: dict[str, Tables] = {}
     missing: dict[str, MissingError] = {}
@@ -188,6 +189,7 @@ def drawable(
             tables[name] = found
         except MissingError as error:
             missing[name] = error
+        part_done()
     return tables, missing
 
 

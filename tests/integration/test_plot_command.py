@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from sim.cli.results import plot
-from sim.reporting.registry import FigureRequest, figure_kinds
+from sim.reporting.registry import FigureRequest, drawable, figure_kinds
 from sim.reporting.style import STYLE, caption_of
 from sim.results import storage as results
 from sim.results.selection import MissingError, comparable
@@ -51,6 +51,12 @@ def test_every_possible_kind_is_drawn_and_the_others_listed(folder, capsys):
         "time_to_loss.csv", "money_to_loss.csv", "ledger.csv", "spikes.csv", "spikes_half_lives.csv",
     }  # fmt: skip
     assert len(results.load(folder).runs) == 8  # the figures' folder is taken for no run
+
+
+def test_the_data_of_each_kind_count_as_a_part_done(folder):
+    parts = []
+    drawable(FigureRequest.of(results.load(folder)), ["ledger", "nodes"], part_done=lambda: parts.append("done"))
+    assert len(parts) == 2  # also of one that cannot be drawn
 
 
 def test_the_csv_is_what_is_drawn(folder, tmp_path):
