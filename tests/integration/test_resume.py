@@ -31,7 +31,8 @@ strategies: [none, {kind: checkpoint, interval_iterations: 30}, redundant, check
 
 def arguments(folder: Path) -> list[str]:
     (folder / "tiny.yaml").write_text(SCENARIO)
-    return ["run", str(folder / "tiny.yaml"), "--results", str(folder / "results"), "--cache", str(folder / "cache")]
+    folders = ["--results", str(folder / "results"), "--cache", str(folder / "cache")]
+    return ["run", str(folder / "tiny.yaml"), *folders, "--jobs", "1"]  # test_kills.py kills workers
 
 
 def run(folder: Path, *extra: str) -> str:
