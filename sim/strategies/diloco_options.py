@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from sim.core.text import format_list
 from sim.strategies.base import ClusterConfig, Costs, StrategyConfig, WorkloadConfig, too_few_replicas
 from sim.strategies.replica_recovery import FP32_BYTES, RECOVERIES, ReplicaRecovery
 
@@ -14,7 +15,17 @@ Compression = Literal["none", "bf16", "int8", "int4", "top_k"]
 FACTORS: dict[str, float] = {"none": 1.0, "bf16": 1 / 2, "int8": 1 / 4, "int4": 1 / 8, "top_k": 1 / 146}
 """Bytes sent, as a share of those in fp32; top_k: 1.6 % of the values in 2 bits, 146 × fewer (arXiv 2603.08163)."""
 
-LostStage = Literal["leave", "global", "checkfree", "checkfree_plus", "neighbour_copy", "checkpoint", "stale_stage"]
+LostStage = Literal[
+    "leave",
+    "global",
+    "checkfree",
+    "checkfree_plus",
+    "neighbour_copy",
+    "checkpoint",
+    "neighbour_checkpoint",
+    "stale_stage",
+    "checkfree_hybrid",
+]
 
 DEFAULT_INTERVAL = 25
 
@@ -54,12 +65,14 @@ class DilocoConfig(StrategyConfig):
         "global weights at the next synchronisation; or continue at once. global: the lost stage takes the global "
         "weights; checkfree, checkfree_plus: it is rebuilt from the pipeline's own stages; neighbour_copy: it is "
         "unchanged, from an exact copy on the node of the stage before; checkpoint: all stages of the pipeline roll "
-        "back to its own last save; stale_stage: only the lost stage does",
+        "back to its own last save in the store; neighbour_checkpoint: to that in the memory of its nodes; "
+        "stale_stage: only the lost stage rolls back, to the store; checkfree_hybrid: it is rebuilt as by "
+        "checkfree_plus where that is possible, and else rolls back",
     )
     interval_iterations: int | None = Field(
         None,
         ge=1,
-        description="lost_stage checkpoint, stale_stage: iterations between two saves of each pipeline; default: "
+        description="for a lost_stage with saves: iterations between two saves of each pipeline; default: "
         f"{DEFAULT_INTERVAL}",
     )
     weights: Literal["equal", "tokens"] = Field(
@@ -110,7 +123,7 @@ def impossible(config: DilocoConfig, workload: WorkloadConfig) -> str | None:
                 return f"partners 'pairs' goes with {field} {in_words(value)}, found {in_words(found)}"
     recovery = config.recovery
     if config.interval_iterations is not None and not (recovery and recovery.saves):
-        saving = " or ".join(f"'{name}'" for name, each in RECOVERIES.items() if each.saves)
+        saving = format_list([f"'{name}'" for name, each in RECOVERIES.items() if each.saves], "or")
         return f"interval_iterations goes with lost_stage {saving}, found '{config.lost_stage}'"
     return recovery.check(workload) if recovery else None
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from sim.strategies.base import (
     SAVED,
@@ -34,6 +34,8 @@ from sim.strategies.base import (
 from sim.strategies.checkfree import CheckFree, CheckFreeConfig, CheckFreePlus, CheckFreePlusConfig
 from sim.strategies.checkfree_hybrid import edits_back_to
 from sim.strategies.checkpoint import Checkpoint, CheckpointConfig
+from sim.strategies.memory_checkpoint import NeighbourCheckpoint as MemoryCheckpoint
+from sim.strategies.memory_checkpoint import NeighbourCheckpointConfig
 from sim.strategies.redundant import Redundant, RedundantConfig
 from sim.strategies.stale_stage import StaleStage, StaleStageConfig
 
@@ -266,8 +268,9 @@ class OwnCheckpoint(ReplicaRecovery):
 
     def continuation(self, number: int, state: Position, lost: Collection[int]) -> Continuation:
         """Stages roll back to the save; before the first save, the lost ones take the global weights."""
-        saved = self._saved_before(number, state)
+        saved = self._saved_before(number, state, lost)
         if saved is None:
+            self._saved.pop(number, None)
             return Continuation((), tuple(sorted(lost)))
         if not self.goes_back_alone:
             kept = [(before, last) for before, last in self._undone.get(number, []) if last <= saved.step]
@@ -277,12 +280,12 @@ class OwnCheckpoint(ReplicaRecovery):
 
     def transfers(self, world: StrategyWorld, number: int, state: Position, lost: Collection[int]) -> list[Transfer]:
         """The save of the lost stages, from the store."""
-        if self._saved_before(number, state) is None:
+        if self._saved_before(number, state, lost) is None:
             return global_weights(world, lost)
         return [Transfer(STORE, stage, world.costs.checkpoint_bytes(stage), SAVED) for stage in sorted(lost)]
 
-    def _saved_before(self, number: int, state: Position) -> Position | None:
-        """The last complete save of a replica, if it was made on the way to a state."""
+    def _saved_before(self, number: int, state: Position, lost: Collection[int]) -> Position | None:  # noqa: ARG002
+        """The last complete save of a replica, if it was made on the way to a state and survives the loss of stages."""
         saved = self._saved.get(number)
         return saved if saved and state.descends_from(saved) else None
 
@@ -318,7 +321,8 @@ class OwnCheckpoint(ReplicaRecovery):
         cluster, before, detail = world.site.cluster, self._begun.get(number, 0), f"replica {number}"
         slots = [cluster.slot(cluster.host_of(stage), number) for stage in range(self.num_stages + 1)]
         uploads = [
-            Transfer(Place(slot), STORE, world.costs.checkpoint_bytes(stage), SAVED) for stage, slot in enumerate(slots)
+            Transfer(Place(slot), self._target(slots, stage), world.costs.checkpoint_bytes(stage), SAVED)
+            for stage, slot in enumerate(slots)
         ]
 
         def completed() -> None:
@@ -333,9 +337,59 @@ class OwnCheckpoint(ReplicaRecovery):
         world.record("checkpoint_started", None, state.iteration, detail)
         self._uploads[number] = world.background(uploads, completed, lost, slots)
 
+    def _target(self, slots: Sequence[int], stage: int) -> Literal["store"] | Place:  # noqa: ARG002
+        """Where a stage's part of a save is sent. slots: of the replica's nodes, by stage."""
+        return STORE
+
     def undone_steps(self, number: int) -> Sequence[tuple[int, int]]:
         """The steps between saves and the losses after which the replica went back to them."""
         return self._undone.get(number, ())
+
+
+class NeighbourCheckpoints(OwnCheckpoint):
+    """The whole replica rolls back to its own last save, in the memory of its nodes, as under `neighbour_checkpoint`.
+
+    Each node sends its part of a save to the node of the next stage in the ring 0, S1 ... Ss, and keeps it. The save is
+    lost if a stage is lost together with the next one.
+    """
+
+    needs_embedding_nodes = MemoryCheckpoint.needs_embedding_nodes
+    config: ClassVar[NeighbourCheckpointConfig] = NeighbourCheckpointConfig()
+
+    def __init__(self, num_stages: int, interval_iterations: int) -> None:
+        super().__init__(num_stages, interval_iterations)
+        self._holders = [MemoryCheckpoint(self.config, num_stages).holders(stage)[0] for stage in range(num_stages + 1)]
+
+    @classmethod
+    def host_memory_bytes(cls, costs: Costs, stage: int) -> float:
+        """The node's part of the last save, the one that it holds, and as much for the next save."""
+        return MemoryCheckpoint.host_memory_bytes(cls.config, costs, stage)
+
+    @classmethod
+    def stored_bytes(cls, costs: Costs) -> float:  # noqa: ARG003
+        """Nothing is in the store."""
+        return 0.0
+
+    def transfers(self, world: StrategyWorld, number: int, state: Position, lost: Collection[int]) -> list[Transfer]:
+        """The save of the lost stages, from its holders, and what their nodes hold of others."""
+        if self._saved_before(number, state, lost) is None:
+            return global_weights(world, lost)
+        found = []
+        for stage, holder in enumerate(self._holders):
+            for target, source in ((stage, holder), (holder, stage)):
+                if target in lost:
+                    found.append(Transfer(source, target, world.costs.checkpoint_bytes(stage), SAVED))
+        return found
+
+    def _saved_before(self, number: int, state: Position, lost: Collection[int]) -> Position | None:
+        """None also if the nodes with a stage's part of the save are lost."""
+        if any(stage in lost and holder in lost for stage, holder in enumerate(self._holders)):
+            return None
+        return super()._saved_before(number, state, lost)
+
+    def _target(self, slots: Sequence[int], stage: int) -> Literal["store"] | Place:
+        """The node of the next stage in the ring."""
+        return Place(slots[self._holders[stage]])
 
 
 class StaleStages(OwnCheckpoint):
@@ -354,12 +408,53 @@ class StaleStages(OwnCheckpoint):
         return 0.0
 
 
+class RebuiltOrStale(StaleStages):
+    """Lost stages are rebuilt as CheckFree+ does, or else roll back to the replica's last save: `checkfree_hybrid`."""
+
+    def __init__(self, num_stages: int, interval_iterations: int) -> None:
+        super().__init__(num_stages, interval_iterations)
+        self._rebuilt = RebuiltPlus(num_stages, interval_iterations)
+
+    @classmethod
+    def check(cls, workload: WorkloadConfig) -> str | None:
+        """As for CheckFree+."""
+        return RebuiltPlus.check(workload)
+
+    @classmethod
+    def extra_memory_bytes(cls, costs: Costs, stage: int) -> float:
+        """Copies of E and E⁻¹."""
+        return RebuiltPlus.extra_memory_bytes(costs, stage)
+
+    def training_variant(self) -> Routes:
+        """Swapped routes."""
+        return self._rebuilt.training_variant()
+
+    def adapt_plan(self, plan: IterationPlan) -> IterationPlan:
+        """Swapped routes, and gradients for the copies."""
+        return self._rebuilt.adapt_plan(plan)
+
+    def continuation(self, number: int, state: Position, lost: Collection[int]) -> Continuation:
+        """Stages that are not rebuilt roll back; before the first save, they take the global weights."""
+        edits, others = self._rebuilt.continuation(number, state, lost)
+        back, of_global = super().continuation(number, state, others)
+        return Continuation([*back, *edits], of_global)
+
+    def transfers(self, world: StrategyWorld, number: int, state: Position, lost: Collection[int]) -> list[Transfer]:
+        """Weights of the sources, and saves of the other stages."""
+        _, others = self._rebuilt.continuation(number, state, lost)
+        found = self._rebuilt.transfers(world, number, state, lost)
+        kept = [each for each in found if each.source != each.target]  # no global weights
+        return [*kept, *super().transfers(world, number, state, others)]
+
+
 RECOVERIES: dict[str, type[ReplicaRecovery]] = {
     "global": ReplicaRecovery,
     "checkfree": Rebuilt,
     "checkfree_plus": RebuiltPlus,
     "neighbour_copy": NeighbourCopy,
     "checkpoint": OwnCheckpoint,
+    "neighbour_checkpoint": NeighbourCheckpoints,
     "stale_stage": StaleStages,
+    "checkfree_hybrid": RebuiltOrStale,
 }
 """By the names of `lost_stage`."""

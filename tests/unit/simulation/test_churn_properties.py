@@ -77,7 +77,7 @@ STRATEGIES_TO_TRY: tuple[dict[str, Any], ...] = (
             "interval_iterations": 1 + (inner == "stale_stage"),
             "weights": "tokens",
         }
-        for inner in ("checkpoint", "stale_stage")
+        for inner in ("checkpoint", "neighbour_checkpoint", "stale_stage", "checkfree_hybrid")
     ),
     {"kind": "diloco", "label": "in_pairs", "inner_steps": 2, "partners": "pairs", **PLAIN_AVERAGES},
     {
@@ -314,7 +314,7 @@ ONE_EACH = {"nodes_per_stage": 1, "provisioning_seconds": 20.0}
         (World, "admit_nodes", joins_at_once, {"kind": "peer"}, TWO_EACH),
         (StateTransfers, "end_backgrounds", lambda *_: None, {"kind": "neighbour_checkpoint"}, ONE_EACH),
         (Holdings, "moves", lambda *_: (), {"kind": "repartition"}, TWO_EACH),
-        (OwnCheckpoint, "_saved_before", lambda _, __, state: state, NEVER_SAVED, TWO_EACH),
+        (OwnCheckpoint, "_saved_before", lambda _, __, state, ___: state, NEVER_SAVED, TWO_EACH),
         (Repartition, "_uploads", lambda *_: (), {"kind": "repartition", "interval_iterations": 1}, ONE_EACH),
     ],
 )

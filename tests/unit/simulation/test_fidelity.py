@@ -35,6 +35,8 @@ from support.examples import examples
 
 BOTH = ("iteration", "microbatch")
 FAST = settings(max_examples=examples(20, 60))
+INTERVALS = {"checkpoint": 1, "neighbour_checkpoint": 1, "stale_stage": 2, "checkfree_hybrid": 2}
+"""Iterations between saves inside a replica, by the ways that save."""
 
 
 def runs(scenario: Scenario, script: dict | None = None, unit: str = "seconds", seed: int = 0, index: int = 0) -> tuple:
@@ -114,14 +116,14 @@ STRATEGIES = st.one_of(
             "kind": "diloco",
             "inner_steps": steps,
             "lost_stage": lost,
-            "interval_iterations": 1 if lost == "checkpoint" else 2 if lost == "stale_stage" else None,
+            "interval_iterations": INTERVALS.get(lost),
             "overlap_iterations": overlap,
             "join_timeout_seconds": timeout,
         },
         st.integers(2, 5),
         st.integers(0, 1),
         st.sampled_from([0.0, 30.0]),
-        st.sampled_from(["leave", "global", "checkfree", "neighbour_copy", "checkpoint", "stale_stage"]),
+        st.sampled_from(["leave", "global", "checkfree", "neighbour_copy", *INTERVALS]),
     ),
     st.builds(
         lambda steps, fragments: {

@@ -96,7 +96,10 @@ def saving(lost_stage="checkpoint", **options):
     return diloco(inner_steps=6, lost_stage=lost_stage, interval_iterations=2, **options)
 
 
-@pytest.mark.parametrize(("lost_stage", "back"), [("checkpoint", [0, 1, 2, 3, 4]), ("stale_stage", [2])])
+@pytest.mark.parametrize(
+    ("lost_stage", "back"),
+    [("checkpoint", [0, 1, 2, 3, 4]), ("neighbour_checkpoint", [0, 1, 2, 3, 4]), ("stale_stage", [2])],
+)
 def test_stages_go_back_to_the_replicas_own_save(monkeypatch, corpus, lost_stage, back):
     """To that of iteration 2: weights and Adam to the bit; the others stay as they are."""
     spec = spec_for(corpus)
@@ -128,6 +131,35 @@ def test_only_lost_stages_are_fetched_from_the_store():
     assert len(of_kind(found, "checkpoint_durable")) == len(expected) - 3  # the run ends with the last ones
     uploaded = 5 * CHECKPOINT_BYTES * len(expected)
     assert found.sent_bytes == uploaded + CHECKPOINT_BYTES + GLOBAL_BYTES
+
+
+def test_saves_in_memory_come_back_from_the_next_stage():
+    """That of stage 2 from the node of stage 3; its new node also holds that of stage 1 again."""
+    scenario = a_scenario((saving("neighbour_checkpoint"),), cluster=SOON_BACK, steps=12)
+    found = run(with_losses(scenario, LATE))
+    num_saves = len(of_kind(found, "checkpoint_started"))
+    assert len(of_kind(found, "checkpoint_durable")) >= num_saves - 3  # the run ends with the last ones
+    assert found.sent_bytes == 5 * CHECKPOINT_BYTES * num_saves + 2 * CHECKPOINT_BYTES + GLOBAL_BYTES
+
+
+@pytest.mark.parametrize(("other", "is_lost"), [(3, True), (1, True), (4, False)])
+def test_a_save_in_memory_is_lost_with_two_neighbours(monkeypatch, other, is_lost):
+    scenario = a_scenario((saving("neighbour_checkpoint"),), cluster=SOON_BACK, steps=6)
+    positions, _ = positions_of(monkeypatch, with_losses(scenario, Loss(70.0, ((2, 1), (other, 1)))))
+    edits = [(edit.stage, edit.rule) for step, edit in entries_of(positions[5]) if isinstance(edit, Edit) and step == 5]
+    rolled_back = [(stage, "sum") for stage in range(5)]
+    assert edits == ([(stage, "zeros") for stage in sorted((2, other))] if is_lost else rolled_back)
+
+
+def test_only_what_cannot_be_rebuilt_rolls_back(monkeypatch):
+    """Stage 2 is a copy of stage 1; lost together, both go back to the save of iteration 2."""
+    options = diloco(inner_steps=12, lost_stage="checkfree_hybrid", interval_iterations=2)
+    scenario = a_scenario((options,), cluster=SOON_BACK, steps=11)
+    expected = {((2, 1),): [(2, "copy")], ((1, 1), (2, 1)): [(1, "sum"), (2, "sum")]}
+    for lost, edits in expected.items():
+        positions, _ = positions_of(monkeypatch, with_losses(scenario, Loss(70.0, lost)))
+        found = [(edit.stage, edit.rule) for _, edit in entries_of(positions[-1]) if isinstance(edit, Edit)]
+        assert found == edits
 
 
 def test_only_the_loss_of_its_own_node_ends_a_save(monkeypatch):
@@ -169,7 +201,13 @@ def test_a_replica_that_left_has_no_save_until_its_next(monkeypatch):
     assert (edit.stage, edit.rule) == (3, "zeros")  # and then the global weights
 
 
-KEPT = {"leave": (0, 0, 0), "neighbour_copy": (1, 0, 0), "checkpoint": (0, 2, 1), "stale_stage": (0, 0, 1)}
+KEPT = {
+    "leave": (0, 0, 0),
+    "neighbour_copy": (1, 0, 0),
+    "checkpoint": (0, 2, 1),
+    "neighbour_checkpoint": (0, 4, 0),
+    "stale_stage": (0, 0, 1),
+}
 
 
 @pytest.mark.parametrize("lost_stage", KEPT)
@@ -195,12 +233,15 @@ def test_a_job_shorter_than_the_interval_never_saves(lost_stage, interval):
 # ---- what cannot be -------------------------------------------------------------------------------------
 
 BAD = {
-    ("lost_stage: global, interval_iterations: 5", ""): "interval_iterations goes with lost_stage 'checkpoint' or "
-    "'stale_stage', found 'global'",
+    ("lost_stage: global, interval_iterations: 5", ""): "interval_iterations goes with lost_stage "
+    "'checkpoint', 'neighbour_checkpoint', 'stale_stage' or 'checkfree_hybrid', found 'global'",
     ("lost_stage: stale_stage", ", loss_at: last_stage"): "a last stage that holds the head would go back without",
     ("lost_stage: neighbour_copy", ", loss_at: last_stage"): "lost_stage 'neighbour_copy' needs the embedding on nodes "
     "of its own: set cluster.embedding_on to 'own_node', found 'first_stage'",
-    ("lost_stage: skip", ""): "allowed: leave, global, checkfree, checkfree_plus, neighbour_copy, checkpoint, stale_st",
+    (
+        "lost_stage: skip",
+        "",
+    ): "allowed: leave, global, checkfree, checkfree_plus, neighbour_copy, checkpoint, neighbour_",
 }
 
 
