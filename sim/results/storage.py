@@ -337,12 +337,18 @@ def load_comparison(path: Path | str) -> Results:
     return load(folder)
 
 
+MOST_OF_A_PATH = 4096
+"""Characters of a path in a message: all that a file system allows, since a part of it is of no use."""
+
+
 def require_folder(folder: Path) -> None:
     """Raise ValueError, naming the most similar folder beside it, if there is no such folder."""
     if not folder.is_dir():
         beside = {one.name: one for one in sorted(folder.parent.glob("*")) if one.is_dir() and one.name[0] != "."}
         close = nearest(folder.name, beside)
-        raise ValueError(f"{folder}: no such folder{f'; nearest: {shortened(str(beside[close]))}' if close else ''}")
+        raise ValueError(
+            f"{folder}: no such folder{f'; nearest: {shortened(str(beside[close]), MOST_OF_A_PATH)}' if close else ''}"
+        )
 
 
 def load(path: Path | str) -> Results:

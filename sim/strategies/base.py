@@ -56,23 +56,6 @@ def beginning_of(position: Position) -> Position:
     return Position(Lineage(position.lineage.spec), 0, position.iterations_per_step)
 
 
-def too_few_replicas(min_replicas: int, cluster: ClusterConfig, sequences_per_batch: int) -> str | None:
-    """That there are fewer pipelines than a strategy needs, or fewer rows than pipelines, for `check_site`, or None."""
-    if min_replicas > cluster.nodes_per_stage:
-        return f"min_replicas {min_replicas} is more than cluster.nodes_per_stage, {cluster.nodes_per_stage}"
-    return too_few_rows(cluster, sequences_per_batch)
-
-
-def too_few_rows(cluster: ClusterConfig, sequences_per_batch: int) -> str | None:
-    """That the proxy's batch has no row for each pipeline, for `check_site`, or None."""
-    if sequences_per_batch >= cluster.nodes_per_stage:
-        return None
-    return (
-        f"training.sequences_per_batch {sequences_per_batch} is less than cluster.nodes_per_stage, "
-        f"{cluster.nodes_per_stage}: each pipeline needs a row of the batch"
-    )
-
-
 STORE: Final = "store"
 """The checkpoint store, in place of a stage."""
 

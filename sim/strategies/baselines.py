@@ -6,7 +6,15 @@ from typing import ClassVar, Literal
 
 from models.training_state import Position
 from sim.core.records import Failure
-from sim.strategies.base import Process, Strategy, StrategyConfig, StrategyWorld, UnrecoverableError, beginning_of
+from sim.strategies.base import (
+    ClusterConfig,
+    Process,
+    Strategy,
+    StrategyConfig,
+    StrategyWorld,
+    UnrecoverableError,
+    beginning_of,
+)
 
 
 class NoneConfig(StrategyConfig):
@@ -68,3 +76,20 @@ class Peer(Strategy):
         yield from ()
         lost = sorted(world.lost_stages)
         raise UnrecoverableError(f"stage {lost[0]} has lost its last node, and no other node holds its state")
+
+
+def too_few_replicas(min_replicas: int, cluster: ClusterConfig, sequences_per_batch: int) -> str | None:
+    """That there are fewer pipelines than a strategy needs, or fewer rows than pipelines, for `check_site`, or None."""
+    if min_replicas > cluster.nodes_per_stage:
+        return f"min_replicas {min_replicas} is more than cluster.nodes_per_stage, {cluster.nodes_per_stage}"
+    return too_few_rows(cluster, sequences_per_batch)
+
+
+def too_few_rows(cluster: ClusterConfig, sequences_per_batch: int) -> str | None:
+    """That the proxy's batch has no row for each pipeline, for `check_site`, or None."""
+    if sequences_per_batch >= cluster.nodes_per_stage:
+        return None
+    return (
+        f"training.sequences_per_batch {sequences_per_batch} is less than cluster.nodes_per_stage, "
+        f"{cluster.nodes_per_stage}: each pipeline needs a row of the batch"
+    )

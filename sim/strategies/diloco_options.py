@@ -7,7 +7,8 @@ from typing import Literal
 from pydantic import Field
 
 from sim.core.text import format_list
-from sim.strategies.base import ClusterConfig, Costs, StrategyConfig, WorkloadConfig, too_few_replicas
+from sim.strategies.base import ClusterConfig, Costs, StrategyConfig, WorkloadConfig
+from sim.strategies.baselines import too_few_replicas
 from sim.strategies.replica_recovery import FP32_BYTES, RECOVERIES, ReplicaRecovery
 
 Compression = Literal["none", "bf16", "int8", "int4", "top_k"]

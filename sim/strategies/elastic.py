@@ -25,9 +25,8 @@ from sim.strategies.base import (
     StrategyWorld,
     WorkloadConfig,
     complete_pipelines,
-    too_few_replicas,
 )
-from sim.strategies.baselines import Peer
+from sim.strategies.baselines import Peer, too_few_replicas
 
 EXPONENTS = {"constant": 0.0, "sqrt": 0.5, "linear": 1.0}
 

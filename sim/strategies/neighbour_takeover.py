@@ -29,9 +29,8 @@ from sim.strategies.base import (
     StrategyWorld,
     Transfer,
     WorkFactor,
-    too_few_rows,
 )
-from sim.strategies.baselines import Peer
+from sim.strategies.baselines import Peer, too_few_rows
 from sim.workload.costs import Costs
 
 Place = tuple[int, int]
