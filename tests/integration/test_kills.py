@@ -80,9 +80,8 @@ def killed_until_done(folder: Path, chance: random.Random, most_kills: int) -> i
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds workers in /proc")
-@pytest.mark.parametrize(
-    ("num_kills", "num_steps", "seed"), [(1, 180, 4), pytest.param(50, 480, 1, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow  # one kill at a time: tests of resumption and of executors
+@pytest.mark.parametrize(("num_kills", "num_steps", "seed"), [(1, 180, 4), (50, 480, 1)])
 def test_killed_sweeps_end_as_undisturbed_ones(tmp_path, num_kills, num_steps, seed):
     """Sweeps, one after another, until there were that many kills."""
     chance = random.Random(seed)

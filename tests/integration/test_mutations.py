@@ -46,13 +46,13 @@ def validates(seeds: range, folder: Path) -> None:
 
 
 def test_mutated_scenarios_are_valid_or_explained(tmp_path: Path):
-    validates(range(300), tmp_path)
+    validates(range(200), tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("compiled_loop")
 def test_ten_thousand_mutations_are_valid_or_explained(tmp_path: Path):
-    validates(range(300, 10_300), tmp_path)
+    validates(range(200, 10_200), tmp_path)
 
 
 def adds_up(seeds: range, most_events: int) -> None:

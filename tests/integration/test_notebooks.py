@@ -65,7 +65,7 @@ def cache_folder(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-FAST = ("01_quickstart", "03_your_own_strategy")  # each starts a kernel that imports everything
+FAST = ("01_quickstart",)  # each starts a kernel that imports everything
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in FAST)) for n in NAMES])

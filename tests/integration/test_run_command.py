@@ -18,6 +18,7 @@ from sim.results.storage import load, load_run
 from sim.scenario.loading import parse_scenario
 from sim.simulation.run import simulate, time_only
 from support.commands import COMMAND, churnlab
+from support.sweeps import ALONE, write_scenario
 
 SCENARIO = """
 name: dry
@@ -240,11 +241,9 @@ def test_unusable_folders_and_texts_are_reported(finished, tmp_path):
     assert not (tmp_path / "results" / "s").exists()
 
 
-def test_an_interrupted_run_says_what_is_kept(finished, tmp_path):
-    folder, _ = finished
-    command = [*COMMAND, "run", str(folder / "dry.yaml")]
-    command += ["--set", "training.learner=torch", "--set", "training.model={dim: 16, num_heads: 2, num_stages: 4}"]
-    command += ["--set", "training.steps=3000", "--results", str(tmp_path), "--cache", str(tmp_path / "c")]
+def test_an_interrupted_run_says_what_is_kept(tmp_path):
+    command = [*COMMAND, "run", str(write_scenario(tmp_path, ALONE)), "--set", "training.steps=800"]
+    command += ["--results", str(tmp_path / "results"), "--cache", str(tmp_path / "c")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not list(tmp_path.glob("c/keyframes/*.safetensors")):
         assert process.poll() is None

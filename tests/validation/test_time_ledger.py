@@ -93,7 +93,7 @@ def test_all_strategies_are_among_the_examples():
     assert {options["kind"] for options in STRATEGY_OPTIONS} == set(STRATEGIES)
 
 
-@settings(max_examples=examples(20, 100))
+@settings(max_examples=examples(14, 100))
 @given(scenarios().filter(is_possible), st.integers(0, 1000))
 def test_every_second_is_in_exactly_one_bucket(scenario, seed):
     """Completed iterations and whatever else took time follow each other without a gap.

@@ -383,7 +383,7 @@ def test_jitter_lengthens_iterations_with_equal_first_samples():
 @pytest.mark.parametrize("network", [None, BUSY], ids=["free", "busy"])
 def test_with_jitter_the_means_agree(network):
     strategy = CHECKPOINT if network else {"kind": "none"}
-    scenario = a_scenario((strategy,), steps=examples(400, 1000), cluster={"jitter": 0.2}, network=network)
+    scenario = a_scenario((strategy,), steps=examples(200, 1000), cluster={"jitter": 0.2}, network=network)
     sampled, played = (durations(result) for result in runs(scenario))
     of_samples, of_all = (
         np.std(each, ddof=1) / math.sqrt(number) for each, number in ((sampled[:64], 64), (played, len(played)))
