@@ -299,6 +299,25 @@ def joins_at_once(world: World) -> Any:
     world.placement.gain([place for place, node in enumerate(world.membership.node_at) if node])
 
 
+def test_a_transfer_beside_training_arrives_at_the_instant_of_a_failure():
+    """Found by the scripts above: it has arrived, and is not sent again when the iteration is cut."""
+    link = {"latency_ms": 0.0, "bandwidth_mbit_per_s": 0.00816}
+    store = {"latency_ms": 250.0, "bandwidth_mbit_per_s": 0.019584}
+    instant = {"detection_seconds": 0.0, "startup_seconds": 0.0, "regroup_seconds": 0.0, "provisioning_seconds": 12.0}
+    scenario = a_scenario(
+        STRATEGIES_TO_TRY,
+        num_stages=NUM_STAGES,
+        steps=7,
+        cluster={"nodes_per_stage": 2, "num_spares": 1, "provisioning_sigma": 0.0, **instant},
+        network={"same_region": link, "storage": store, "negligible_seconds": 1e9},
+        fallback="restart",
+    )
+    losses = *[Loss(0.0, ((0, None),))] * 3, Loss(12.0, ((0, None),)), Loss(32.0, ((1, 0), (2, 0)))
+    failures = LossesConfig(kind="support.failure_processes:Losses", losses=losses)
+    index = [config.name for config in scenario.strategies].index("diloco_global")
+    check(scenario.model_copy(update={"failures": failures}), index)
+
+
 NEVER_SAVED = {"kind": "diloco", "inner_steps": 7, "lost_stage": "checkpoint", "interval_iterations": 7}
 TWO_EACH = {"nodes_per_stage": 2, "provisioning_seconds": 20.0}
 ONE_EACH = {"nodes_per_stage": 1, "provisioning_seconds": 20.0}
