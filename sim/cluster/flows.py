@@ -149,15 +149,9 @@ class Flows:
         call_each_after(self._env, ((flow, at) for flow, at in arrivals if at is not None), arrive)
 
     def release(self, states: Sequence[FlowState]) -> None:
-        """Put the held messages that have not arrived back on their links, in these states, unless cancelled.
-
-        States in surplus are of messages that have arrived at this very instant: those with the least left.
-        """
+        """Put the held messages that have not arrived back on their links, in these states, unless cancelled."""
         held = [flow for flow in self._held if not flow.arrived.triggered]
-        by_rest = sorted(range(len(states)), key=lambda at: (states[at].num_bytes, states[at].latency_seconds))
-        arrived = set(by_rest[: max(0, len(states) - len(held))])
-        left = (state for at, state in enumerate(states) if at not in arrived)
-        paired = [(flow, state) for flow, state in zip(held, left, strict=True) if flow in self.under_way]
+        paired = [(flow, state) for flow, state in zip(held, states, strict=True) if flow in self.under_way]
         still_held, states, self._held = [flow for flow, _ in paired], [state for _, state in paired], []
         for flow, state in zip(still_held, states, strict=True):
             flow.bytes_left = state.num_bytes

@@ -68,12 +68,7 @@ class IterationExecutor:
         elif self._plays_every_event(iteration_time.seconds, bool(others)):
             split, failure = yield from self._play(plan, assignment)
         else:
-            split, failure = yield from self._pass(iteration_time)
-            if failure and others and self._flows.under_way:
-                cut_seconds = work.now_seconds - started_seconds
-                self._flows.release(
-                    self.times.left_at(plan, others, assignment, cut_seconds) if cut_seconds else others
-                )
+            split, failure = yield from self._pass(plan, iteration_time, others, assignment)
         self._injector.iteration_ends(iteration, failure is not None)
         if failure is None and work.queued:
             failure = work.queued.popleft()
@@ -155,14 +150,24 @@ class IterationExecutor:
             work.recorder.add_iteration(run, started_seconds, work.now_seconds)
         return run.split(work.now_seconds - started_seconds), failure
 
-    def _pass(self, iteration_time: IterationTime | AmongOthers) -> Process[tuple[IterationSplit, Failure | None]]:
-        """Execute an iteration as one event, concurrently with messages that share its links; a failure ends these."""
-        work = self._work
+    def _pass(
+        self,
+        plan: IterationPlan,
+        iteration_time: IterationTime | AmongOthers,
+        others: tuple[FlowState, ...],
+        assignment: Assignment | None,
+    ) -> Process[tuple[IterationSplit, Failure | None]]:
+        """Execute an iteration as one event; messages that share its links are held meanwhile."""
+        work, started_seconds = self._work, self._work.now_seconds
         if work.queued:
             return iteration_time.split, work.next_failure()
-        if isinstance(iteration_time, AmongOthers):
-            self._flows.hold(iteration_time.arrivals_seconds)
+        if not isinstance(iteration_time, AmongOthers):
+            return iteration_time.split, (yield from work.wait(iteration_time.seconds))
+        self._flows.hold(iteration_time.arrivals_seconds)
         failure = yield from work.wait(iteration_time.seconds)
-        if failure is None and isinstance(iteration_time, AmongOthers):
+        if failure is None:
             self._flows.release(iteration_time.left)
+        elif self._flows.under_way:
+            cut_seconds = work.now_seconds - started_seconds
+            self._flows.release(self.times.left_at(plan, others, assignment, cut_seconds) if cut_seconds else others)
         return iteration_time.split, failure

@@ -299,8 +299,8 @@ def joins_at_once(world: World) -> Any:
     world.placement.gain([place for place, node in enumerate(world.membership.node_at) if node])
 
 
-def test_a_transfer_beside_training_arrives_at_the_instant_of_a_failure():
-    """Found by the scripts above: it has arrived, and is not sent again when the iteration is cut."""
+def test_a_transfer_beside_training_goes_on_after_failures_of_one_instant():
+    """Found by the scripts above: the second failure ends an iteration that has not begun, and holds no messages."""
     link = {"latency_ms": 0.0, "bandwidth_mbit_per_s": 0.00816}
     store = {"latency_ms": 250.0, "bandwidth_mbit_per_s": 0.019584}
     instant = {"detection_seconds": 0.0, "startup_seconds": 0.0, "regroup_seconds": 0.0, "provisioning_seconds": 12.0}
