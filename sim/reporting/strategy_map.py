@@ -29,7 +29,7 @@ from sim.reporting.table import Row, Table, columns_of
 from sim.reporting.verdict import nothing_to_choose, use_smaller
 from sim.results.ranking import FEWEST_FAILURES, Standing
 from sim.results.storage import refusals_explained
-from sim.results.strategy_map import Advice, CellResult, StrategyMap
+from sim.results.strategy_map import Advice, CellResult, StrategyMap, num_missed
 from sim.scenario.axes import Axis
 from sim.scenario.saves import strategies_that_save_on_nodes, unused_saves
 from sim.strategies import legend_label
@@ -204,7 +204,7 @@ def check_line(found: StrategyMap) -> str:
 
 def _mean_or_missed(iterations: Sequence[float]) -> str:
     """Mean iterations, or in how many runs the target is missed."""
-    if missed := sum(map(math.isnan, iterations)):
+    if missed := num_missed(iterations):
         return f"missed in {missed} of {len(iterations)}" if len(iterations) > 1 else "missed"
     return f"{math.fsum(iterations) / len(iterations):,.0f}"
 

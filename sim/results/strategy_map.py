@@ -101,21 +101,17 @@ class WholeRunCheck:
     real: tuple[float, ...]
     predicted: tuple[float, ...]
 
-    @property
-    def num_missed(self) -> int:
-        """Runs that miss the target."""
-        return sum(map(math.isnan, self.real))
-
-    @property
-    def num_predicted_missed(self) -> int:
-        """Runs that miss the target by their prediction."""
-        return sum(map(math.isnan, self.predicted))
-
     def agrees(self, share: float) -> bool:
         """Whether the means differ by at most a share of that of the runs, and as many runs miss the target."""
-        if self.num_missed or self.num_predicted_missed:
-            return self.num_missed == self.num_predicted_missed
+        missed, predicted_missed = num_missed(self.real), num_missed(self.predicted)
+        if missed or predicted_missed:
+            return missed == predicted_missed
         return abs(math.fsum(self.predicted) / math.fsum(self.real) - 1.0) <= share
+
+
+def num_missed(iterations: Sequence[float]) -> int:
+    """Runs that miss the target."""
+    return sum(map(math.isnan, iterations))
 
 
 @dataclass(frozen=True)

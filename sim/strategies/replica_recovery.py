@@ -177,7 +177,11 @@ class Rebuilt(ReplicaRecovery):
     def transfers(self, world: StrategyWorld, number: int, state: Position, lost: Collection[int]) -> list[Transfer]:
         """Weights of the sources."""
         edits, of_global = self.continuation(number, state, lost)
-        return [*self._strategy.transfers(world, frozenset(lost), [*edits]), *global_weights(world, of_global)]
+        return [*self.sources_of(world, lost, edits), *global_weights(world, of_global)]
+
+    def sources_of(self, world: StrategyWorld, lost: Collection[int], edits: Sequence[Edit]) -> list[Transfer]:
+        """Weights from which stages are rebuilt by edits."""
+        return self._strategy.transfers(world, frozenset(lost), [*edits])
 
 
 class RebuiltPlus(Rebuilt):
@@ -441,10 +445,8 @@ class RebuiltOrStale(StaleStages):
 
     def transfers(self, world: StrategyWorld, number: int, state: Position, lost: Collection[int]) -> list[Transfer]:
         """Weights of the sources, and saves of the other stages."""
-        _, others = self._rebuilt.continuation(number, state, lost)
-        found = self._rebuilt.transfers(world, number, state, lost)
-        kept = [each for each in found if each.source != each.target]  # no global weights
-        return [*kept, *super().transfers(world, number, state, others)]
+        edits, others = self._rebuilt.continuation(number, state, lost)
+        return [*self._rebuilt.sources_of(world, lost, edits), *super().transfers(world, number, state, others)]
 
 
 RECOVERIES: dict[str, type[ReplicaRecovery]] = {
