@@ -132,7 +132,7 @@ class Auditor:
         def note(seconds: float, kind: str, *what: Any) -> None:
             original(seconds, kind, *what)
             if kind == "node_joined":
-                self.settle()
+                self.join()
             elif kind == "rolled_back":
                 self.fetched.clear()
 
@@ -225,9 +225,8 @@ class Auditor:
         elif target and sent.what.startswith("checkpoint of stage"):
             self.copies.setdefault(target, {}).setdefault(int(sent.what.split()[-1]), set()).update(sent.carries)
         elif source and target and sent.what == "state":
-            copies = self.copies.get(source, {}) if self.own(source) == self.own(target) else {}
-            for stage, versions in copies.items():  # who joins gets the copies too
-                self.copies.setdefault(target, {}).setdefault(stage, set()).update(versions)
+            if self.own(source) == self.own(target):
+                self.receive_copies(target, source)
             if self.world.cluster.config.joining == "beside" or self.strategy.kind == "diloco":
                 self.fetched.add(target)
 
@@ -240,6 +239,20 @@ class Auditor:
                 for stage, versions in self.copies.get(other, {}).items():
                     if self.own(other) == self.own(node) and iteration in versions:
                         mine.setdefault(stage, set()).add(iteration)
+
+    def join(self) -> None:
+        """Nodes that join after a fetch beside the training have the copies that others have kept meanwhile."""
+        there = set(self.state)
+        self.settle()
+        for node in set(self.state).difference(there):
+            for peer in there:
+                if self.own(peer) == self.own(node):
+                    self.receive_copies(node, peer)
+
+    def receive_copies(self, target: Node, source: Node) -> None:
+        """A node has the copies that another one has."""
+        for stage, versions in self.copies.get(source, {}).items():
+            self.copies.setdefault(target, {}).setdefault(stage, set()).update(versions)
 
     def settle(self) -> None:
         """Nodes that can have their stage's state after a recovery; a shadow comes with its holder's state."""
