@@ -5,22 +5,19 @@ from __future__ import annotations
 import math
 
 from sim.scenario.scenario import Scenario
-from sim.strategies import Strategy, legend_label, strategy_class
+from sim.strategies import legend_label, strategy_class
+from sim.workload.costs import Costs
 
 
 def strategies_that_save_on_nodes(scenario: Scenario) -> set[str]:
     """Names of strategies that keep their saves on other nodes, not in the store."""
+    costs = Costs(scenario.workload, scenario.cluster.device)
     return {
         config.name
         for config in scenario.strategies
         if "interval_iterations" in type(config).model_fields
-        and "stored_bytes" not in {name for kind in _own_classes(config.kind) for name in vars(kind)}
+        and not strategy_class(config.kind).stored_bytes(config, costs)
     }
-
-
-def _own_classes(kind: str) -> list[type]:
-    classes = strategy_class(kind).__mro__
-    return list(classes[: classes.index(Strategy)])
 
 
 def unused_saves(scenario: Scenario, iteration_seconds: float = math.nan) -> list[str]:

@@ -54,7 +54,6 @@ from sim.strategies.base import (
 )
 from sim.strategies.baselines import Peer
 from sim.strategies.diloco_options import (
-    DEFAULT_INTERVAL,
     DilocoConfig,
     global_bytes,
     impossible,
@@ -86,9 +85,9 @@ class Diloco(Peer):
 
     def __init__(self, config: DilocoConfig, num_stages: int) -> None:
         super().__init__(config, num_stages)
-        interval = config.interval_iterations or DEFAULT_INTERVAL
-        self._recovery = config.recovery(num_stages, interval) if config.recovery else None
-        self.interval_iterations = interval if config.recovery and config.recovery.saves else None
+        self._recovery = config.recovery(num_stages, config.intervals) if config.recovery else None
+        saves = config.recovery and config.recovery.saves
+        self.interval_iterations = config.intervals.iterations if saves else None
         self._in_pairs = config.partners == "pairs"
         self._apart = config.inner_steps // config.fragments  # iterations between two synchronisations
         self._reached: Position | None = None  # the state that the last iteration led to

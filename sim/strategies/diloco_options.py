@@ -9,7 +9,22 @@ from pydantic import Field
 from sim.core.text import format_list
 from sim.strategies.base import ClusterConfig, Costs, StrategyConfig, WorkloadConfig
 from sim.strategies.baselines import too_few_replicas
-from sim.strategies.replica_recovery import FP32_BYTES, RECOVERIES, ReplicaRecovery
+from sim.strategies.replica_recovery import (
+    FP32_BYTES,
+    Intervals,
+    NeighbourCopy,
+    Rebuilt,
+    RebuiltByPlainAverage,
+    RebuiltPlus,
+    ReplicaRecovery,
+)
+from sim.strategies.replica_saves import (
+    NeighbourCheckpoints,
+    OwnCheckpoint,
+    RebuiltOrStale,
+    StaleStages,
+    TwoTierCheckpoints,
+)
 
 Compression = Literal["none", "bf16", "int8", "int4", "top_k"]
 
@@ -21,14 +36,31 @@ LostStage = Literal[
     "global",
     "checkfree",
     "checkfree_plus",
+    "reinit",
     "neighbour_copy",
     "checkpoint",
     "neighbour_checkpoint",
+    "two_tier_checkpoint",
     "stale_stage",
     "checkfree_hybrid",
 ]
 
+RECOVERIES: dict[str, type[ReplicaRecovery]] = {
+    "global": ReplicaRecovery,
+    "checkfree": Rebuilt,
+    "checkfree_plus": RebuiltPlus,
+    "reinit": RebuiltByPlainAverage,
+    "neighbour_copy": NeighbourCopy,
+    "checkpoint": OwnCheckpoint,
+    "neighbour_checkpoint": NeighbourCheckpoints,
+    "two_tier_checkpoint": TwoTierCheckpoints,
+    "stale_stage": StaleStages,
+    "checkfree_hybrid": RebuiltOrStale,
+}
+"""By the names of `lost_stage`, except `leave`."""
+
 DEFAULT_INTERVAL = 25
+DEFAULT_MEMORY_INTERVAL = 1
 
 GO_WITH_PAIRS: dict[str, str | float] = {
     "outer_learning_rate": 1.0,
@@ -64,17 +96,23 @@ class DilocoConfig(StrategyConfig):
         "leave",
         description="what a pipeline that lost a node does once it is replaced: leave its steps, and begin from the "
         "global weights at the next synchronisation; or continue at once. global: the lost stage takes the global "
-        "weights; checkfree, checkfree_plus: it is rebuilt from the pipeline's own stages; neighbour_copy: it is "
-        "unchanged, from an exact copy on the node of the stage before; checkpoint: all stages of the pipeline roll "
+        "weights; checkfree, checkfree_plus, reinit: it is rebuilt from the pipeline's own stages; neighbour_copy: it "
+        "is unchanged, from an exact copy on the node of the stage before; checkpoint: all stages of the pipeline roll "
         "back to its own last save in the store; neighbour_checkpoint: to that in the memory of its nodes; "
-        "stale_stage: only the lost stage rolls back, to the store; checkfree_hybrid: it is rebuilt as by "
-        "checkfree_plus where that is possible, and else rolls back",
+        "two_tier_checkpoint: to the latest of both; stale_stage: only the lost stage rolls back, to the store; "
+        "checkfree_hybrid: it is rebuilt as by checkfree_plus where that is possible, and else rolls back",
     )
     interval_iterations: int | None = Field(
         None,
         ge=1,
         description="for a lost_stage with saves: iterations between two saves of each pipeline; default: "
         f"{DEFAULT_INTERVAL}",
+    )
+    memory_interval_iterations: int | None = Field(
+        None,
+        ge=1,
+        description="for lost_stage two_tier_checkpoint: iterations between two saves in memory; more where sending "
+        f"the copies takes longer; default: {DEFAULT_MEMORY_INTERVAL}",
     )
     weights: Literal["equal", "tokens"] = Field(
         "equal",
@@ -97,6 +135,12 @@ class DilocoConfig(StrategyConfig):
     mixing: float = Field(
         1.0, gt=0, le=1, description="share of the global weights in those from which a replica continues"
     )
+
+    @property
+    def intervals(self) -> Intervals:
+        """Iterations between saves of each pipeline, for a lost_stage with saves."""
+        memory_iterations = self.memory_interval_iterations or DEFAULT_MEMORY_INTERVAL
+        return Intervals(self.interval_iterations or DEFAULT_INTERVAL, memory_iterations)
 
     @property
     def recovery(self) -> type[ReplicaRecovery] | None:
@@ -123,9 +167,13 @@ def impossible(config: DilocoConfig, workload: WorkloadConfig) -> str | None:
             if (found := getattr(config, field)) != value:
                 return f"partners 'pairs' goes with {field} {in_words(value)}, found {in_words(found)}"
     recovery = config.recovery
-    if config.interval_iterations is not None and not (recovery and recovery.saves):
-        saving = format_list([f"'{name}'" for name, each in RECOVERIES.items() if each.saves], "or")
-        return f"interval_iterations goes with lost_stage {saving}, found '{config.lost_stage}'"
+    for field, with_it in (
+        ("interval_iterations", [name for name, each in RECOVERIES.items() if each.saves]),
+        ("memory_interval_iterations", [name for name, each in RECOVERIES.items() if each.saves_in_two_tiers]),
+    ):
+        if getattr(config, field) is not None and config.lost_stage not in with_it:
+            names = format_list([f"'{name}'" for name in with_it], "or")
+            return f"{field} goes with lost_stage {names}, found '{config.lost_stage}'"
     return recovery.check(workload) if recovery else None
 
 

@@ -7,7 +7,7 @@ import shlex
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import unquote
 
 import numpy as np
@@ -26,7 +26,8 @@ from sim.results.statistics import AGAINST_COLUMNS, MEAN_COLUMNS
 from sim.scenario.loading import load_scenario, parse_scenario
 from sim.scenario.schema import schema
 from sim.simulation.run import simulate, time_only
-from sim.strategies import Strategy
+from sim.strategies import STRATEGIES, Strategy
+from sim.strategies.diloco_options import LostStage
 from support.pages import DOCS, FENCED, PAGES, ROOT, blocks_of, files_of, text_of
 from support.sweeps import TINY, do_sweep, write_scenario
 
@@ -197,6 +198,17 @@ def test_stated_costs_of_strategies_are_the_measured_ones():
         computed = f"+{found.computed_share:.0%}".replace("%", " %") if found.computed_share > 1e-9 else "0"
         models = [in_models(number / (5.23 * 2**30)) for number in num_bytes]
         assert told[name] == [*models, computed, f"{found.iteration_seconds:.1f} s"]
+
+
+def test_every_strategy_and_lost_stage_has_a_row_inside_a_replica():
+    """Ways by the names of `lost_stage`, and for each strategy the one that does what it does."""
+    text = text_of(DOCS / "strategies.md").partition("#### Inside a replica")[2].partition("####")[0]
+    ways, strategies = (
+        re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (`[^|]+) \|", table, re.MULTILINE)))
+        for table in re.split(r"^Which strategies", text, flags=re.MULTILINE)
+    )
+    assert sorted(ways) == sorted(["lost_stage", *get_args(LostStage)])
+    assert sorted(strategies) == sorted(STRATEGIES)
 
 
 def test_the_contract_page_has_every_question_of_a_strategy():

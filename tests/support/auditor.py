@@ -43,8 +43,8 @@ class Auditor:
         self.fetched: set[Node] = set()  # nodes that were sent the state beside the training and keep up since
         self.uploaded_bytes: dict[int, float] = {}
         self.stored: set[int] = set()
-        self.replica_bytes: dict[tuple[int, int], float] = {}  # in the store, by replica and iteration
-        self.saved_replicas: set[int] = set()
+        self.replica_bytes: dict[tuple[int, int, bool], float] = {}  # saved, by replica, iteration, whether on nodes
+        self.saved_replicas: set[int] = set()  # those in the store
         self.parts = PartsAccount(self) if strategy.kind == "repartition" else None
         self.lost: list[tuple[float, tuple[int, ...]]] = []
         self.arrivals: list[tuple[float, int, int | None]] = []
@@ -107,7 +107,7 @@ class Auditor:
             if kind in ("recovered", "regrouped"):
                 self.settle()
             elif detail.startswith("replica"):
-                self.check_save(kind, int(detail.split(":")[0].split()[-1]), iteration)
+                self.check_save(kind, int(detail.split()[1].rstrip(",:")), iteration, self.is_on_nodes(detail))
             elif kind == "checkpoint_started":
                 self.uploaded_bytes[iteration] = 0.0
             elif kind == "checkpoint_durable" and not self.is_in_store_alone(detail):
@@ -115,14 +115,20 @@ class Auditor:
 
         return record
 
-    def check_save(self, kind: str, replica: int, iteration: int) -> None:
-        """Check that a replica's save is complete only once the store has all of its stages."""
-        key, total = (replica, iteration), sum(map(self.world.costs.checkpoint_bytes, self.world.cluster.stages))
+    def check_save(self, kind: str, replica: int, iteration: int, is_on_nodes: bool) -> None:
+        """Check that a replica's save is complete only once all of its stages have arrived."""
+        key = replica, iteration, is_on_nodes
+        total = sum(map(self.world.costs.checkpoint_bytes, self.world.cluster.stages))
         if kind == "checkpoint_started":
             self.replica_bytes[key] = 0.0
         elif kind == "checkpoint_durable":
-            assert self.replica_bytes[key] >= total * (1 - 1e-9), f"replica {replica} is not in the store"
-            self.saved_replicas.add(replica)
+            assert self.replica_bytes[key] >= total * (1 - 1e-9), f"replica {replica} is not saved"
+            if not is_on_nodes:
+                self.saved_replicas.add(replica)
+
+    def is_on_nodes(self, detail: str) -> bool:
+        """Whether a replica's save is that on its nodes, not in the store."""
+        return "in memory" in detail or self.strategy.lost_stage == "neighbour_checkpoint"
 
     def is_in_store_alone(self, detail: str) -> bool:
         """Whether a complete checkpoint of two tiers is none of the nodes'."""
@@ -213,7 +219,7 @@ class Auditor:
         if self.parts and target:
             self.parts.arrived(sent, num_bytes)
         elif sent.what == SAVED and source:
-            key = self.replica_of(source), sent.version
+            key = self.replica_of(source), sent.version, target is not None
             self.replica_bytes[key] = self.replica_bytes.get(key, 0.0) + num_bytes
         elif sent.what == SAVED and target:
             self.fetched.add(target)
@@ -231,8 +237,11 @@ class Auditor:
                 self.fetched.add(target)
 
     def keep(self, iteration: int) -> None:
-        """A complete checkpoint: own copies are kept; nodes that joined meanwhile have what the others have."""
-        for node in self.state if self.keeps_own else ():
+        """A complete checkpoint: own copies are kept; nodes that joined meanwhile have what the others have.
+
+        Nodes that have been sent the state and join after this iteration keep up already.
+        """
+        for node in {**self.state, **dict.fromkeys(self.fetched)} if self.keeps_own else ():
             mine = self.copies.setdefault(node, {})
             mine.setdefault(self.own(node), set()).add(iteration)
             for other in self.state:

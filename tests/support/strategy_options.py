@@ -30,9 +30,11 @@ STRATEGY_OPTIONS: list[dict[str, Any]] = [
     {"kind": "elastic", "pipelines": "formed_anew", "learning_rate": "sqrt"},
     {"kind": "diloco", "inner_steps": 3},
     {"kind": "diloco", "inner_steps": 5, "lost_stage": "checkfree_plus"},
+    {"kind": "diloco", "inner_steps": 4, "lost_stage": "reinit"},
     {"kind": "diloco", "inner_steps": 5, "lost_stage": "neighbour_copy", "overlap_iterations": 2},
     {"kind": "diloco", "inner_steps": 5, "lost_stage": "checkpoint", "interval_iterations": 2},
     {"kind": "diloco", "inner_steps": 5, "lost_stage": "neighbour_checkpoint", "interval_iterations": 1},
+    {"kind": "diloco", "inner_steps": 5, "lost_stage": "two_tier_checkpoint", "interval_iterations": 3},
     {"kind": "diloco", "inner_steps": 4, "lost_stage": "stale_stage", "interval_iterations": 3},
     {"kind": "diloco", "inner_steps": 4, "lost_stage": "checkfree_hybrid", "interval_iterations": 2},
     {

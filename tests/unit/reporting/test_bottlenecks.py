@@ -95,9 +95,11 @@ def test_what_binds_every_strategy_comes_first(other, first):
 
 def test_saves_are_made_faster_where_they_go():
     scenario = parse_scenario(
-        "name: x\nstrategies: [none, checkpoint, neighbour_checkpoint, checkfree_hybrid, checkfree]"
+        "name: x\ncluster: {nodes_per_stage: 2}\n"
+        "strategies: [none, checkpoint, neighbour_checkpoint, checkfree_hybrid, checkfree, two_tier_checkpoint, "
+        "{kind: diloco, lost_stage: checkpoint}, {kind: diloco, lost_stage: neighbour_checkpoint, label: inside}]"
     )
-    assert strategies_that_save_on_nodes(scenario) == {"neighbour_checkpoint"}
+    assert strategies_that_save_on_nodes(scenario) == {"neighbour_checkpoint", "inside"}
     for on_nodes, remedy in ((False, "network.storage"), (True, "faster links between nodes")):
         assert remedy in slow_saves("checkpoint", 311.0, 194.3, on_nodes)[0]
         assert remedy in incomplete_saves("checkpoint", 14, 0, on_nodes)[0]

@@ -20,7 +20,7 @@ from sim.simulation.transfers import StateTransfers
 from sim.simulation.world import World
 from sim.strategies import STRATEGIES
 from sim.strategies.repartition import Repartition
-from sim.strategies.replica_recovery import OwnCheckpoint
+from sim.strategies.replica_saves import OwnCheckpoint
 from sim.workload.holdings import Holdings
 from support.auditor import Auditor, audited
 from support.builders import CHECKPOINT_BYTES, a_link, a_scenario, no_training, with_losses
@@ -66,7 +66,7 @@ STRATEGIES_TO_TRY: tuple[dict[str, Any], ...] = (
     {"kind": "diloco", "inner_steps": 3},
     *(
         {"kind": "diloco", "label": f"diloco_{inner}", "inner_steps": 5, "lost_stage": inner}
-        for inner in ("global", "checkfree", "checkfree_plus", "neighbour_copy")
+        for inner in ("global", "checkfree", "checkfree_plus", "reinit", "neighbour_copy")
     ),
     *(
         {
@@ -74,10 +74,10 @@ STRATEGIES_TO_TRY: tuple[dict[str, Any], ...] = (
             "label": f"diloco_{inner}",
             "inner_steps": 5,
             "lost_stage": inner,
-            "interval_iterations": 1 + (inner == "stale_stage"),
+            "interval_iterations": 1 + (inner in ("stale_stage", "two_tier_checkpoint")),
             "weights": "tokens",
         }
-        for inner in ("checkpoint", "neighbour_checkpoint", "stale_stage", "checkfree_hybrid")
+        for inner in ("checkpoint", "neighbour_checkpoint", "two_tier_checkpoint", "stale_stage", "checkfree_hybrid")
     ),
     {"kind": "diloco", "label": "in_pairs", "inner_steps": 2, "partners": "pairs", **PLAIN_AVERAGES},
     {
@@ -333,7 +333,7 @@ ONE_EACH = {"nodes_per_stage": 1, "provisioning_seconds": 20.0}
         (World, "admit_nodes", joins_at_once, {"kind": "peer"}, TWO_EACH),
         (StateTransfers, "end_backgrounds", lambda *_: None, {"kind": "neighbour_checkpoint"}, ONE_EACH),
         (Holdings, "moves", lambda *_: (), {"kind": "repartition"}, TWO_EACH),
-        (OwnCheckpoint, "_saved_before", lambda _, __, state, ___: state, NEVER_SAVED, TWO_EACH),
+        (OwnCheckpoint, "saved_before", lambda _, __, state, ___: state, NEVER_SAVED, TWO_EACH),
         (Repartition, "_uploads", lambda *_: (), {"kind": "repartition", "interval_iterations": 1}, ONE_EACH),
     ],
 )

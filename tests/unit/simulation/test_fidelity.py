@@ -35,7 +35,13 @@ from support.examples import examples
 
 BOTH = ("iteration", "microbatch")
 FAST = settings(max_examples=examples(20, 60))
-INTERVALS = {"checkpoint": 1, "neighbour_checkpoint": 1, "stale_stage": 2, "checkfree_hybrid": 2}
+INTERVALS = {
+    "checkpoint": 1,
+    "neighbour_checkpoint": 1,
+    "two_tier_checkpoint": 2,
+    "stale_stage": 2,
+    "checkfree_hybrid": 2,
+}
 """Iterations between saves inside a replica, by the ways that save."""
 
 
@@ -123,7 +129,7 @@ STRATEGIES = st.one_of(
         st.integers(2, 5),
         st.integers(0, 1),
         st.sampled_from([0.0, 30.0]),
-        st.sampled_from(["leave", "global", "checkfree", "neighbour_copy", *INTERVALS]),
+        st.sampled_from(["leave", "global", "checkfree", "reinit", "neighbour_copy", *INTERVALS]),
     ),
     st.builds(
         lambda steps, fragments: {

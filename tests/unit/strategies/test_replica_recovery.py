@@ -151,6 +151,88 @@ def test_a_save_in_memory_is_lost_with_two_neighbours(monkeypatch, other, is_los
     assert edits == ([(stage, "zeros") for stage in sorted((2, other))] if is_lost else rolled_back)
 
 
+def two_tiers(store_iterations, memory_iterations, **options):
+    intervals = {"interval_iterations": store_iterations, "memory_interval_iterations": memory_iterations}
+    return diloco(lost_stage="two_tier_checkpoint", **{"inner_steps": 6, **intervals, **options})
+
+
+@pytest.mark.parametrize(
+    ("strategy", "where"),
+    [
+        (diloco(lost_stage="neighbour_checkpoint", interval_iterations=1), ""),
+        (two_tiers(4, 1), ", in memory"),
+    ],
+)
+def test_training_never_waits_for_copies_in_memory(strategy, where):
+    """Copies take 40.8 s, an iteration 21 s: those of iteration 1 are under way after iteration 2."""
+    slow = {"same_region": a_link(bytes_per_second=200.0), "storage": INSTANT, "negligible_seconds": 1e9}
+    found = run(a_scenario((strategy,), cluster={"nodes_per_stage": 2}, steps=6, network=slow))
+    started = [event.iteration for event in of_kind(found, "checkpoint_started") if event.detail == f"replica 1{where}"]
+    assert started == [1, 3, 5]
+    assert found.ledger["checkpoint_save"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("store", "memory", "lost", "back_to"),
+    [
+        (2, 1, ((2, 1),), 3),  # in memory
+        (2, 1, ((2, 1), (3, 1)), 2),  # in the store: stage 2's part in memory was on the node of stage 3
+        (3, 2, ((2, 1),), 3),  # in the store, which is later
+        (3, 3, ((2, 1),), 3),
+        (5, 5, ((2, 1),), None),
+        (5, 1, ((0, 1), (4, 1)), None),  # stage 4's part was on the node of stage 0
+    ],
+)
+def test_of_two_tiers_the_latest_save_that_survives_is_used(monkeypatch, store, memory, lost, back_to):
+    scenario = a_scenario((two_tiers(store, memory),), cluster=SOON_BACK, steps=6)
+    positions, _ = positions_of(monkeypatch, with_losses(scenario, Loss(70.0, lost)))
+    edits = [(edit.stage, edit.goes_back_to) for _, edit in entries_of(positions[5]) if isinstance(edit, Edit)]
+    if back_to is None:  # global weights
+        assert edits == [(stage, None) for stage in sorted(stage for stage, _ in lost)]
+    else:
+        assert edits == [(stage, positions[back_to - 1].replicas[1].moment) for stage in range(5)]
+
+
+@pytest.mark.parametrize(("lost", "num_parts"), [(((2, 1),), 3), (((2, 1), (3, 1)), 2)])
+def test_new_nodes_have_parts_of_both_tiers_again(lost, num_parts):
+    """From holders its part and the one that it holds, from the store its part; or from the store alone."""
+    scenario = a_scenario((two_tiers(2, 1),), cluster=SOON_BACK, steps=12)
+    found = run(with_losses(scenario, Loss(70.0, lost)))
+    started = of_kind(found, "checkpoint_started")
+    assert {event.detail for event in started} == {
+        f"replica {n}{where}" for n in range(3) for where in ("", ", in memory")
+    }
+    sent_to_new = num_parts * CHECKPOINT_BYTES + len(lost) * GLOBAL_BYTES
+    assert found.sent_bytes == 5 * CHECKPOINT_BYTES * len(started) + sent_to_new
+
+
+def test_a_save_in_memory_that_was_lost_is_not_used_later(monkeypatch):
+    """Copies take 12 s. That of iteration 7 is lost with two nodes, and the next one, of iteration 11, is cut."""
+    slow = {"same_region": a_link(bytes_per_second=680.0), "storage": INSTANT, "negligible_seconds": 1e9}
+    scenario = a_scenario((two_tiers(6, 1, inner_steps=18),), cluster=SOON_BACK, steps=18, network=slow)
+    losses = Loss(160.0, ((2, 1), (3, 1))), Loss(80.0, ((4, 1),))
+    positions, found = positions_of(monkeypatch, with_losses(scenario, *losses))
+    cut = [(event.iteration, event.detail[:20]) for event in of_kind(found, "checkpoint_lost")]
+    assert cut == [(11, "replica 1, in memory")]
+    moments = [edit.goes_back_to.step for _, edit in entries_of(positions[16]) if isinstance(edit, Edit)]
+    assert moments == 10 * [6]
+
+
+def test_steps_undone_twice_are_subtracted_once(monkeypatch):
+    """Replica 1 goes back to iteration 6 in memory, and from iteration 10 to iteration 4 in the store.
+
+    It has learnt iterations 1 to 4, 13 and 14, with six rows each; the others all 14 with five.
+    """
+    options = two_tiers(4, 2, inner_steps=14, weights="tokens")
+    scenario = a_scenario((options,), cluster=SOON_BACK, steps=14, upload_seconds=10.0)
+    losses = Loss(150.0, ((2, 1),)), Loss(65.0, ((2, 1), (3, 1)))
+    positions, _ = positions_of(monkeypatch, with_losses(scenario, *losses))
+    moments = {edit.goes_back_to.step for _, edit in entries_of(positions[12]) if isinstance(edit, Edit)}
+    assert moments == {4, 6}
+    (merge,) = (entry for _, entry in positions[13].lineage.edits if isinstance(entry, Merge))
+    assert merge.shares == pytest.approx([70 / 176, 36 / 176, 70 / 176])
+
+
 def test_only_what_cannot_be_rebuilt_rolls_back(monkeypatch):
     """Stage 2 is a copy of stage 1; lost together, both go back to the save of iteration 2."""
     options = diloco(inner_steps=12, lost_stage="checkfree_hybrid", interval_iterations=2)
@@ -206,6 +288,7 @@ KEPT = {
     "neighbour_copy": (1, 0, 0),
     "checkpoint": (0, 2, 1),
     "neighbour_checkpoint": (0, 4, 0),
+    "two_tier_checkpoint": (0, 6, 1),
     "stale_stage": (0, 0, 1),
 }
 
@@ -234,14 +317,16 @@ def test_a_job_shorter_than_the_interval_never_saves(lost_stage, interval):
 
 BAD = {
     ("lost_stage: global, interval_iterations: 5", ""): "interval_iterations goes with lost_stage "
-    "'checkpoint', 'neighbour_checkpoint', 'stale_stage' or 'checkfree_hybrid', found 'global'",
+    "'checkpoint', 'neighbour_checkpoint', 'two_tier_checkpoint', 'stale_stage' or 'checkfree_hybrid', found 'global'",
+    ("lost_stage: checkpoint, memory_interval_iterations: 5", ""): "memory_interval_iterations goes with lost_stage "
+    "'two_tier_checkpoint', found 'checkpoint'",
     ("lost_stage: stale_stage", ", loss_at: last_stage"): "a last stage that holds the head would go back without",
     ("lost_stage: neighbour_copy", ", loss_at: last_stage"): "lost_stage 'neighbour_copy' needs the embedding on nodes "
     "of its own: set cluster.embedding_on to 'own_node', found 'first_stage'",
     (
         "lost_stage: skip",
         "",
-    ): "allowed: leave, global, checkfree, checkfree_plus, neighbour_copy, checkpoint, neighbour_",
+    ): "allowed: leave, global, checkfree, checkfree_plus, reinit, neighbour_copy, checkpoint, neigh",
 }
 
 
