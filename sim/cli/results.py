@@ -153,8 +153,7 @@ def report(
     from sim.reporting.html.page import report_page
 
     path = output_path(out, results / "report.html", "an HTML", (".html", ".htm"))
-    with working("writing the page"):
-        page = report_page(results, path.parent)
+    page = report_page(results, path.parent, working)
     try:
         atomic_write(path, page)
     except OSError as error:

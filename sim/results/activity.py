@@ -5,7 +5,7 @@ A lost node is named by the event. In files of older versions, which do not, it 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -69,6 +69,7 @@ def _training(records: Records) -> list[Interval]:
     iterations, is_undone, found = records.iterations, undone(records), list[Interval]()
     starts, ends = (iterations[f"{name}_seconds"].to_numpy(float) for name in ("started", "ended"))
     events = records.events[records.events["kind"].isin((*LOSSES, *ENDS_OF_RECOVERY, "rolled_back"))]
+    rows = list(events[["kind", "time_seconds", "stage"]].itertuples(index=False, name=None))
     times = events["time_seconds"].to_numpy(float)
     first, at = 0, 0.0
     for number in range(len(starts) + 1):
@@ -79,18 +80,21 @@ def _training(records: Records) -> list[Interval]:
             found.append(("lost work" if is_undone[first] else "computing", starts[first], at, None))
             first = number
         if is_gap:
-            inside = events.iloc[np.searchsorted(times, at) : np.searchsorted(times, start, side="right")]
-            found += _gap(inside, at, start)
+            inside = slice(np.searchsorted(times, at), np.searchsorted(times, start, side="right"))
+            found += _gap(rows[inside], at, start)
         at = ends[number] if number < len(ends) else at
     return found
 
 
-def _gap(events: pd.DataFrame, start: float, end: float) -> Iterator[Interval]:
-    """The time between two iterations: an interrupted iteration, then waiting, and the recovery of lost stages."""
+def _gap(events: Sequence[tuple[str, float, float]], start: float, end: float) -> Iterator[Interval]:
+    """The time between two iterations: an interrupted iteration, then waiting, and the recovery of lost stages.
+
+    events: kind, seconds and stage of each.
+    """
     yield "waiting", start, end, None
-    everyone = bool((events["kind"] == "rolled_back").any())  # all stages load an older state
+    everyone = any(kind == "rolled_back" for kind, *_ in events)  # all stages load an older state
     since, lost = start, set[int]()
-    for kind, seconds, stage in events[["kind", "time_seconds", "stage"]].itertuples(index=False):
+    for kind, seconds, stage in events:
         if kind in LOSSES and not pd.isna(stage):
             if not lost:
                 yield "lost work", since, seconds, None
@@ -111,6 +115,8 @@ class Attendance:
         events = records.events.dropna(subset=["stage"])
         self._events = list(events[["kind", "time_seconds", "stage", "detail"]].itertuples(index=False, name=None))
         self._num = records.num_replicas
+        nodes = records.nodes  # as arrays, since `_recover` reads them at each event
+        self._times, self._counts = nodes["time_seconds"].to_numpy(float), nodes["num_nodes"].to_numpy()
         self._absent: dict[int, float] = {}  # since when, by place
         self._found: list[tuple[int, float, float]] = []
         self._joins: dict[int, list[float]] = {}
@@ -185,12 +191,10 @@ class Attendance:
 
     def _num_missing(self, seconds: float) -> int:
         """The number of places without a node at an instant, as far as spares do not hide it."""
-        nodes = self._records.nodes
-        number = int(np.searchsorted(nodes["time_seconds"], seconds, side="right")) - 1
-        return max(0, self._records.num_places - int(nodes["num_nodes"].iloc[max(number, 0)]))
+        number = int(np.searchsorted(self._times, seconds, side="right")) - 1
+        return max(0, self._records.num_places - int(self._counts[max(number, 0)]))
 
     def _complete_from(self, seconds: float) -> float:
         """The first time from `seconds` on at which there are nodes for all places."""
-        nodes = self._records.nodes
-        is_complete = (nodes["time_seconds"] >= seconds) & (nodes["num_nodes"] >= self._records.num_places)
-        return float(nodes["time_seconds"][is_complete].min()) if is_complete.any() else np.inf
+        is_complete = (self._times >= seconds) & (self._counts >= self._records.num_places)
+        return float(self._times[is_complete].min()) if is_complete.any() else np.inf

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -19,10 +19,11 @@ NUM_INSTANTS = 400  # number of instants at which the losses of several runs are
 Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
-def run_curves(results: Results, against: Against) -> pd.DataFrame:
+def run_curves(results: Results, against: Against, run_done: Callable[[], None] = lambda: None) -> pd.DataFrame:
     """Return each run's validation loss against simulated time (`hours`) or `iteration`; MissingError without losses.
 
     Against time a rollback is a row without loss, followed by one with the restored loss; an iteration has its last.
+    run_done: called after each run.
     """
     events = dict(list(results.events.groupby("run", sort=False)))
     frames = []
@@ -34,6 +35,7 @@ def run_curves(results: Results, against: Against) -> pd.DataFrame:
             points = points.drop_duplicates("iteration", keep="last").sort_values("iteration")
             x, losses = points["iteration"].to_numpy(), points["validation_loss"].to_numpy()
         frames.append(pd.DataFrame({"run": run, COLUMN[against]: x, "loss_nats": losses}))
+        run_done()
     found = pd.concat(frames) if frames else pd.DataFrame({"loss_nats": []})
     if found["loss_nats"].isna().all():
         raise MissingError(f"there are no validation losses: they need {LOSSES_NEED}")

@@ -164,10 +164,10 @@ def spikes_in(losses: pd.DataFrame, events: pd.DataFrame) -> Iterator[pd.DataFra
 
 def failure_free_runs(results: Results) -> dict[str, str]:
     """Return by run the name of the failure-free run (kind `none`) with its training seed and swept values, if any."""
-    plain, found = results.runs[results.runs["kind"] == "none"], {}
+    fields, plain, found = swept_fields(results), results.runs[results.runs["kind"] == "none"], {}
     for row in results.runs.to_dict("records"):
         same = plain[plain["training_seed"] == row["training_seed"]]
-        for name in swept_fields(results):
+        for name in fields:
             same = same[same[name].isna() | (same[name] == row[name])]
         if len(same):
             found[str(row["run"])] = str(same["run"].iloc[0])

@@ -10,9 +10,9 @@ import io
 import json
 import shutil
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -314,11 +314,25 @@ class Results:
         return self._records("nodes")
 
     def _records(self, table: str) -> pd.DataFrame:
-        if self.in_memory is not None:
-            return self.in_memory[table]
-        paths = {name: folder / f"{table}.parquet" for name, folder in self.folders.items()}
-        frames = [read_table(path, COLUMNS[table]).assign(run=name) for name, path in paths.items() if path.is_file()]
-        return pd.concat(frames) if frames else pd.DataFrame({"run": []})
+        found = (self.in_memory or {}).get(table)
+        return _joined([self._records_of(run, table) for run in self.folders]) if found is None else found
+
+    def _records_of(self, run: str, table: str) -> pd.DataFrame | None:
+        path = self.folders[run] / f"{table}.parquet"
+        return read_table(path, COLUMNS[table]).assign(run=run) if path.is_file() else None
+
+    def read(self, tables: Iterable[str], run_done: Callable[[], None]) -> Results:
+        """Return these results with some of their tables in memory. run_done: called after each run."""
+        frames: dict[str, list[pd.DataFrame | None]] = {table: [] for table in tables}
+        for run in self.folders:
+            for table, found in frames.items():
+                found.append(self._records_of(run, table))
+            run_done()
+        return replace(self, in_memory={table: _joined(found) for table, found in frames.items()})
+
+
+def _joined(frames: Sequence[pd.DataFrame | None]) -> pd.DataFrame:
+    return pd.concat(frames) if any(frame is not None for frame in frames) else pd.DataFrame({"run": []})
 
 
 def runs_in(folder: Path) -> list[Path]:

@@ -22,7 +22,7 @@ from sim.reporting.html.swept_axis import along_axis, title_below
 from sim.reporting.ledger import LOOKS, ledger_limits, used_buckets
 from sim.reporting.notes import describe_target
 from sim.reporting.style import Limits, limits_from_zero, loss_limits, value_limits
-from sim.results.loss_curves import COLUMN, Against, failure_marks, loss_curves
+from sim.results.loss_curves import COLUMN, Against, failure_marks, loss_curves, run_curves
 from sim.results.outcome_tables import ledger_hours, money_to_loss, nodes_over_time, time_to_end, time_to_loss
 from sim.results.selection import MissingError
 
@@ -83,12 +83,17 @@ def charts_of(data: ReportData) -> tuple[list[Chart], list[str]]:
 
 
 def _loss_charts(data: ReportData) -> list[Chart]:
-    curves: dict[Against, pd.DataFrame] = {against: loss_curves(data.results, against) for against in COLUMN}
+    with data.working("loss curves", len(COLUMN) * len(data.results.runs)) as run_done:
+        runs = {against: run_curves(data.results, against, run_done) for against in COLUMN}
+    curves = {against: loss_curves(data.results, against, own) for against, own in runs.items()}
+    marks = {against: failure_marks(data.results, against, own) for against, own in runs.items()}
     limits = loss_limits(curves["iteration"])
-    return [_loss_chart(data, against, rows, limits) for against, rows in curves.items()]
+    return [_loss_chart(data, against, rows, marks[against], limits) for against, rows in curves.items()]
 
 
-def _loss_chart(data: ReportData, against: Against, curves: pd.DataFrame, limits: Limits) -> Chart:
+def _loss_chart(
+    data: ReportData, against: Against, curves: pd.DataFrame, failures: pd.DataFrame, limits: Limits
+) -> Chart:
     several, column = bool((curves["num_runs"] > 1).any()), COLUMN[against]
     hours = ChartColumn("x", "simulated hours", max(2, decimals(curves[column].max())))
     x_column = hours if against == "time" else ChartColumn("x", "iteration", 0)
@@ -104,7 +109,7 @@ def _loss_chart(data: ReportData, against: Against, curves: pd.DataFrame, limits
     found = runs[runs["target_validation_loss"].between(*limits)].drop_duplicates(["strategy", *data.fields])
     if targets := rows_of(found, data, {"target_validation_loss": "target"}):
         rows["targets"] = targets
-    marks = thin(failure_marks(data.results, against), data, MOST_MARKS // len(data.groups))
+    marks = thin(failures, data, MOST_MARKS // len(data.groups))
     if len(marks):
         rows["marks"] = rows_of(marks, data, {column: "x", "loss_nats": "loss", "stage": "stage"})
     caption = "Mean over runs, and from the lowest to the highest of them." if several else "One run a strategy."

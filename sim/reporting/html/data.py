@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,8 @@ from sim.strategies import legend_label
 Values = dict[str, Any]
 Rows = list[dict[str, Any]]
 Key = tuple[str, ...]
+Working = Callable[[str, int], AbstractContextManager[Callable[[], None]]]
+"""Context of some work with a number of parts, with a function to call after each part; shows progress."""
 
 DASHES: dict[LineStyle, tuple[int, ...]] = {
     "-": (),
@@ -39,6 +42,12 @@ SHAPES = {
     "X": "M-1,-.6L-.6,-1L0,-.4L.6,-1L1,-.6L.4,0L1,.6L.6,1L0,.4L-.6,1L-1,.6L-.4,0Z",
 }
 """Shapes of matplotlib's markers."""
+
+
+@contextmanager
+def silently(what: str, num_parts: int) -> Iterator[Callable[[], None]]:  # noqa: ARG001
+    """Context of work whose progress is not shown."""
+    yield lambda: None
 
 
 class LegendStyle(NamedTuple):
@@ -93,6 +102,7 @@ class ReportData:
     parameters: Mapping[str, Values]  # by run, the swept values that apply to it
     num_left_out: int  # runs of older versions of the scenario
     num_missing: int  # unfinished planned runs
+    working: Working = silently  # shows the progress of long parts
 
     @property
     def name(self) -> str:
@@ -140,7 +150,8 @@ class ReportData:
 
     def keys(self, rows: pd.DataFrame) -> list[Key]:
         """Return the key of the group of each row of a table."""
-        values = [rows[field].map(format_value, na_action="ignore").fillna("") for field in self.fields]
+        in_words = lru_cache(None, typed=True)(format_value)  # tables of curves repeat a few values
+        values = [rows[field].map(in_words, na_action="ignore").fillna("") for field in self.fields]
         return list(zip(rows["strategy"], *values, strict=True))
 
     @cached_property
@@ -173,7 +184,7 @@ class ReportData:
         return [read_about(folder) for folder in self.results.folders.values() if (folder / "run.json").is_file()]
 
 
-def report_data(folder: Path) -> ReportData:
+def report_data(folder: Path, working: Working = silently) -> ReportData:
     """Load a sweep, the last `churnlab run` of a scenario, or one run. ValueError if there are no runs."""
     planned = read_plan(folder)
     if planned and not (folder / TABLE).is_file():
@@ -190,7 +201,9 @@ def report_data(folder: Path) -> ReportData:
         for row in planned
     }
     num_left_out, num_missing = len(done.runs) - len(found.runs), len(set(parameters) - set(runs["run"]))
-    return ReportData(found, failed, tuple(fields), parameters, num_left_out, num_missing)
+    with working("runs read", len(found.runs)) as run_done:
+        found = found.read(("iterations", "events", "nodes"), run_done)
+    return ReportData(found, failed, tuple(fields), parameters, num_left_out, num_missing, working)
 
 
 def combinations(parameters: Iterable[Values]) -> list[Values]:

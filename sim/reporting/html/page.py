@@ -22,7 +22,7 @@ from sim.reporting.branches import branch_tables, sentences
 from sim.reporting.html import tables as page_tables
 from sim.reporting.html.answer import answer
 from sim.reporting.html.charts import Chart, charts_of, vega_bundle
-from sim.reporting.html.data import ReportData, SweepPoint, report_data
+from sim.reporting.html.data import ReportData, SweepPoint, Working, report_data, silently
 from sim.reporting.html.narrative import cautions, notes_on, sentences_on
 from sim.reporting.html.strips import MEANINGS, note_on, strips
 from sim.reporting.notes import describe_failures, describe_seeds
@@ -38,17 +38,18 @@ VERSION_NAMES = {"source": "simulating code (hash)", "training": "training", "co
 MOST_OPEN_ROWS = 40  # longer tables are folded
 
 
-def report_page(folder: Path, written_to: Path | None = None) -> str:
+def report_page(folder: Path, written_to: Path | None = None, working: Working = silently) -> str:
     """Return the report on a results folder as HTML; equal results give equal text. ValueError if there are none.
 
-    written_to: the folder of the page, from which links lead to the runs; None: the results folder.
+    written_to: the folder of the page, from which links lead to the runs; None: the results folder. working: shows the
+    progress of long parts.
     """
     loader, strict = PackageLoader("sim.reporting.html", ""), StrictUndefined
     environment = Environment(loader=loader, autoescape=True, undefined=strict, trim_blocks=True, lstrip_blocks=True)
     environment.filters["minus"] = lambda text: re.sub(r"(?<!\w)-(?=\d)", "−", text)
     environment.filters["unbroken"] = lambda text: re.sub(r"(?<=\d) (?=%|h\b)", "\u00a0", text)
     environment.filters["parts"] = lambda cell: [*re.split(r" (?=±|\()", cell, maxsplit=1), ""][:2]
-    return environment.get_template("report.html").render(page_of(report_data(folder), written_to))
+    return environment.get_template("report.html").render(page_of(report_data(folder, working), written_to))
 
 
 def page_of(data: ReportData, written_to: Path | None = None) -> dict[str, Any]:
@@ -63,38 +64,39 @@ def page_of(data: ReportData, written_to: Path | None = None) -> dict[str, Any]:
     counts = [format_count(len(points), "point")] if len(points) > 1 else []
     counts += [format_count(len(data.strategies), "strategy", "strategies"), describe_seeds(data.results.runs)]
     about = f"{scenario.description}. " if scenario and scenario.description else ""
-    return {
-        "data": data,
-        "title": f"Training under churn: {data.name}",
-        "subtitle": f"{about}{format_count(len(data.results.runs), 'run')}: {', '.join(counts)}.",
-        "cautions": cautions(data, scenario),
-        "answer": answer(data),
-        "lead": lead(points) if len(points) > 1 else "",
-        "verdicts": [{"label": point.label, "sentences": sentences_on(point.runs)} for point in points],
-        "has_one_seed": len(data.results.runs[SEEDS].drop_duplicates()) == 1,
-        "charts": charts,
-        "charts_left_out": left_out,
-        "marks_failures": not any(point.runs.duplicated("strategy").any() for point in points),
-        "can_mark_failures": any("failures" in chart.signals for chart in charts),
-        "content": content(data, charts) | {"strips": single_runs.sets},
-        "strips": single_runs,
-        "strip_states": [(state.replace(" ", "-"), MEANINGS.get(state, state)) for state in STATES],
-        "strip_note": note_on(single_runs),
-        "bundle": Markup(vega_bundle()) if charts else "",
-        "most_open_rows": MOST_OPEN_ROWS,
-        "tables": [table for table in (page_tables.comparison(data), page_tables.ledger(data)) if table],
-        "every_run": every_run,
-        "links": links(folders, written_to or data.results.folder),
-        "branches": branches(data.results.folder),
-        "churn": describe_failures(scenario.failures) if scenario else "",
-        "failures": page_tables.failures(data),
-        "events": page_tables.events(data),
-        "failed": page_tables.failed(data),
-        "scenario_text": text,
-        "versions": versions(data),
-        "notes": notes_on(data, scenario),
-        "version": version("churnlab"),
-    }
+    with data.working("text and tables", 0):
+        return {
+            "data": data,
+            "title": f"Training under churn: {data.name}",
+            "subtitle": f"{about}{format_count(len(data.results.runs), 'run')}: {', '.join(counts)}.",
+            "cautions": cautions(data, scenario),
+            "answer": answer(data),
+            "lead": lead(points) if len(points) > 1 else "",
+            "verdicts": [{"label": point.label, "sentences": sentences_on(point.runs)} for point in points],
+            "has_one_seed": len(data.results.runs[SEEDS].drop_duplicates()) == 1,
+            "charts": charts,
+            "charts_left_out": left_out,
+            "marks_failures": not any(point.runs.duplicated("strategy").any() for point in points),
+            "can_mark_failures": any("failures" in chart.signals for chart in charts),
+            "content": content(data, charts) | {"strips": single_runs.sets},
+            "strips": single_runs,
+            "strip_states": [(state.replace(" ", "-"), MEANINGS.get(state, state)) for state in STATES],
+            "strip_note": note_on(single_runs),
+            "bundle": Markup(vega_bundle()) if charts else "",
+            "most_open_rows": MOST_OPEN_ROWS,
+            "tables": [table for table in (page_tables.comparison(data), page_tables.ledger(data)) if table],
+            "every_run": every_run,
+            "links": links(folders, written_to or data.results.folder),
+            "branches": branches(data.results.folder),
+            "churn": describe_failures(scenario.failures) if scenario else "",
+            "failures": page_tables.failures(data),
+            "events": page_tables.events(data),
+            "failed": page_tables.failed(data),
+            "scenario_text": text,
+            "versions": versions(data),
+            "notes": notes_on(data, scenario),
+            "version": version("churnlab"),
+        }
 
 
 def links(folders: Sequence[Path | None], start: Path) -> list[str]:

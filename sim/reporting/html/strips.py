@@ -25,7 +25,7 @@ from sim.reporting.series import SeriesStyle
 from sim.reporting.tracks import Track, records_of, track
 from sim.results.activity import STATES, Records, activity
 from sim.results.crossed_design import SEEDS
-from sim.results.storage import RunFiles, load_run
+from sim.results.storage import RunFiles, is_finished, load_run
 from sim.scenario.document import ScenarioError
 from sim.scenario.loading import scenario_of_run
 from sim.scenario.scenario import Scenario
@@ -57,26 +57,39 @@ class Strips:
 
 def strips(data: ReportData) -> Strips:
     """Return the strips of the first runs: all points of a pair of seeds, then the next pair."""
-    read = cache(_scenario)
-    sets: list[dict[str, Any]] = []
-    num_shown = num_left_out = 0
-    for seeds, number, runs in _comparisons(data):
-        if num_shown + len(runs) > MOST_RUNS and sets:
-            num_left_out += len(runs)
-            continue
-        found = []
-        for name, strategy in zip(runs["run"], runs["strategy"], strict=True):
-            files = _files(data.results.folders[name])
-            scenario = read((files.folder / "scenario.yaml").read_bytes()) if files else None
-            if files and scenario:
-                found.append({"strategy": data.strategies.index(strategy), **_strip(files, scenario)})
-        if found:
-            num_shown += len(found)
-            sets.append({"point": number, "seeds": seeds, "runs": found})
+    read, sets = cache(_scenario), list[dict[str, Any]]()
+    chosen, num_left_out = _chosen(data)
+    with data.working("strips of runs", sum(len(runs) for _, _, runs in chosen)) as run_done:
+        for seeds, number, runs in chosen:
+            found = []
+            for name, strategy in zip(runs["run"], runs["strategy"], strict=True):
+                files = _files(data.results.folders[name])
+                scenario = read((files.folder / "scenario.yaml").read_bytes()) if files else None
+                if files and scenario:
+                    found.append({"strategy": data.strategies.index(strategy), **_strip(files, scenario)})
+                run_done()
+            if found:
+                sets.append({"point": number, "seeds": seeds, "runs": found})
     return Strips(sets, num_left_out)
 
 
-def _comparisons(data: ReportData) -> Iterator[tuple[str, int, pd.DataFrame]]:
+Comparison = tuple[str, int, pd.DataFrame]  # seeds in words, number of the point, runs
+
+
+def _chosen(data: ReportData) -> tuple[list[Comparison], int]:
+    """The first comparisons of MOST_RUNS runs with records, and the number of runs of the others."""
+    found, num_shown, num_left_out = list[Comparison](), 0, 0
+    for seeds, number, runs in _comparisons(data):
+        kept = runs[[is_finished(data.results.folders[name], with_records=True) for name in runs["run"]]]
+        if num_shown + len(runs) > MOST_RUNS and found:
+            num_left_out += len(runs)
+        elif len(kept):
+            num_shown += len(kept)
+            found.append((seeds, number, kept))
+    return found, num_left_out
+
+
+def _comparisons(data: ReportData) -> Iterator[Comparison]:
     """Each pair of seeds, and for each point the runs under it."""
     pairs = data.results.runs[SEEDS].drop_duplicates().itertuples(index=False, name=None)
     for failure_seed, training_seed in pairs:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -382,6 +383,23 @@ def test_the_page_is_one_self_contained_file(sweep):
     assert "default-src 'none'" in page
     assert "unsafe-eval" not in page
     assert vega_bundle() in page
+
+
+def test_progress_counts_every_part_of_the_page(sweep):
+    parts = {}
+
+    @contextmanager
+    def working(what, num_parts):
+        parts[what] = [num_parts, 0]
+
+        def part_done():
+            parts[what][1] += 1
+
+        yield part_done
+
+    assert report_page(sweep, None, working) == report_page(sweep)
+    assert {"runs read", "loss curves", "strips of runs"} < set(parts)
+    assert all(num_parts == num_done for num_parts, num_done in parts.values())
 
 
 def test_names_and_texts_of_users_cannot_become_markup(tmp_path):
