@@ -35,12 +35,12 @@ def animate(
         int, typer.Option(parser=whole_number(LEAST_WIDTH, MOST_WIDTH), metavar="PIXELS", help="Width in pixels.")
     ] = 800,
     seconds: Annotated[
-        int, typer.Option(parser=whole_number(1, 120), metavar="S", help="Seconds that the runs take.")
+        int, typer.Option(parser=whole_number(1, 120), metavar="S", help="Duration of the animation in seconds.")
     ] = 8,
-    fps: Annotated[int, typer.Option(parser=whole_number(1, 50), metavar="N", help="Frames in a second.")] = 12,
-    most_megabytes: Annotated[float, typer.Option("--max-mb", metavar="MB", help="Largest size of the file.")] = 3.0,
+    fps: Annotated[int, typer.Option(parser=whole_number(1, 50), metavar="N", help="Frames per second.")] = 12,
+    most_megabytes: Annotated[float, typer.Option("--max-mb", metavar="MB", help="Maximum size of the file.")] = 3.0,
 ) -> None:
-    """Write a moving picture of runs: what each node does, the failures, and the losses, on one clock."""
+    """Write an animation of runs: the activity of each node, the failures and the losses, on one clock."""
     from sim.core.files import atomic_write
     from sim.reporting.animated_image import animated
     from sim.reporting.animation import frames
@@ -65,8 +65,8 @@ def animate(
         content = animated(drawn, times, format_)
     if len(content) > 1e6 * most_megabytes:
         raise ValueError(
-            f"the file would have {len(content) / 1e6:.1f} MB, more than --max-mb {most_megabytes:g}: lower --width, "
-            "--fps or --seconds, or allow more"
+            f"the file would be {len(content) / 1e6:.1f} MB, above --max-mb {most_megabytes:g}: lower --width, "
+            "--fps or --seconds, or raise --max-mb"
         )
     atomic_write(path, content)
     say(f"Written: {path} ({len(content) / 1e6:.2f} MB, {num_frames + 1} frames)")

@@ -40,10 +40,10 @@ def branches(
     jobs: Jobs = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the planned work and exit.")] = False,
 ) -> None:
-    """Measure the cost of one failure: lose one stage at a time, from common states, on the same batches.
+    """Measure the cost of one failure: lose stages from common training states, then train on the same batches.
 
-    The scenario's section `branches` sets the steps, the stages, how many of them are lost at once, the number of steps
-    after a failure, and the number of training seeds. After an interruption, the same command resumes.
+    The scenario's `branches` section sets the steps and stages of the failures, how many stages are lost at once, the
+    number of steps after a failure, and the number of training seeds. After an interruption, the same command resumes.
     """
     template = ScenarioTemplate(scenario_path, overrides or ())
     scenario, base_folder = template.scenario, template.base_folder

@@ -37,7 +37,9 @@ def info(cache: CacheFolder = None) -> None:
 @cache_app.command()
 def prune(
     cache: CacheFolder = None,
-    to: Annotated[str, typer.Option(metavar="SIZE", help="Space that states may keep; 0 deletes all.")] = "0",
+    to: Annotated[
+        str, typer.Option(metavar="SIZE", help="Disk space to leave for states; 0 deletes all of them.")
+    ] = "0",
 ) -> None:
     """Delete training states: those of branches first, then the least recently used. Losses are kept."""
     budget_bytes = bytes_of(to, "--to")

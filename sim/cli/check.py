@@ -26,7 +26,7 @@ app = typer.Typer()
 def validate(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
     """List every problem of a scenario with its line number. The exit code is 2 if there are any.
 
-    Plug-in modules named in the scenario are imported: their code is run.
+    Plug-in modules named in the scenario are imported, so their code runs.
     """
     from sim.reporting.binding import narrow_window  # both need simpy
     from sim.simulation.effort_estimate import foreseen_effort
@@ -73,7 +73,7 @@ def validate(scenario_path: ScenarioPath, overrides: Overrides = None) -> None:
 
 
 def target_notes(scenario: Scenario) -> Iterator[str]:
-    """Which loss `auto` is."""
+    """A sentence on the loss that `auto` stands for."""
     training = scenario.training
     if training.target_validation_loss == "auto" and training.learner != "none":
         yield (

@@ -1,4 +1,4 @@
-"""The commands in groups, with an example of each: what the help, the documentation and its tests show."""
+"""The commands in groups, with an example of each, for the help, the documentation and its tests."""
 
 from __future__ import annotations
 

@@ -26,17 +26,17 @@ def explore(
     no_cache: NoCache = False,
     jobs: Jobs = None,
     port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="Port of this machine; default: 8421, or any free one.")
+        int | None, typer.Option(min=1, max=65535, help="Port on this machine; default: 8421, or any free port.")
     ] = None,
-    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address, and open no browser.")] = False,
-    no_training: Annotated[
-        bool, typer.Option("--no-training", help="Show seconds alone, and begin without training.")
+    no_browser: Annotated[
+        bool, typer.Option("--no-browser", help="Print the address without opening a browser.")
     ] = False,
+    no_training: Annotated[bool, typer.Option("--no-training", help="Show times only, and train nothing.")] = False,
 ) -> None:
-    """Open a page of this machine with sliders: failure rate, bandwidth, checkpoint interval, spare nodes.
+    """Open a page with sliders for failure rate, bandwidth, checkpoint interval and spare nodes.
 
-    Seconds are simulated afresh for every position; losses are predicted from single failures, which are trained first
-    unless the cache has them. Ctrl-C ends it.
+    Only this machine can reach the page. Times are simulated again for every position of the sliders. Losses are
+    predicted from single failures, which are trained first unless they are in the cache. Press Ctrl-C to stop.
     """
     if find_spec("starlette") is None or find_spec("uvicorn") is None:
         raise ValueError("the page needs the extra: pip install 'churnlab[explore]'")
@@ -55,9 +55,9 @@ def explore(
     explorer = Explorer(learning, controls)
     with suppress(KeyboardInterrupt):
         explorer.warm_up()
-        say(f"Serving {address} on this machine alone. Ctrl-C ends it.")
+        say(f"Serving {address} for this machine only. Press Ctrl-C to stop.")
         serve(explorer, html, listener, lambda: open_browser(address, no_browser))
-    say("Ended.")
+    say("Stopped.")
     if not explorer.close():
         sys.stdout.flush()
         os._exit(0)

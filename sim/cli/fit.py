@@ -62,7 +62,9 @@ def fit(
     ] = "available",
     nodes: Annotated[
         int,
-        typer.Option(parser=whole_number(1), metavar="N", help="With failure times: number of nodes of the system."),
+        typer.Option(
+            parser=whole_number(1), metavar="N", help="Number of nodes of the system, for files of failure times."
+        ),
     ] = 1,
     together: Annotated[
         float, typer.Option(metavar="SECONDS", help="Losses within this time of each other count as one event.")

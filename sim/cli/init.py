@@ -71,7 +71,7 @@ def scenario_name(path: Path) -> str:
 
 
 def answers() -> tuple[str, dict[str, Any]]:
-    """Ask for what options would say; the template's values are the defaults."""
+    """Ask for the values of the options; those of the template are the defaults."""
     template = typer.prompt(f"Template ({', '.join(TEMPLATES)})", default="spot", value_proc=one_of(TEMPLATES))
     base = TEMPLATES[template]
     wanted: dict[str, Any] = {
@@ -106,7 +106,7 @@ def with_choices(template: Template, wanted: Mapping[str, Any]) -> Template:
 
 
 def fitted(path: Path, num_nodes: int) -> dict[str, Any]:
-    """The section that a file of churn gives, and what it rests on."""
+    """The section that is fitted to a file of churn, and a sentence on its basis."""
     from sim.failures.churn_fit import fit_churn
     from sim.reporting.churn_fit import fit_lines
 

@@ -54,7 +54,7 @@ def interval(
     ] = "best",
     overrides: Overrides = None,
 ) -> None:
-    """Print the best checkpoint interval in seconds: one number for a shell, with details on standard error.
+    """Print the best checkpoint interval in seconds: a single number for scripts, with details on standard error.
 
     With --mtbf and --save, the interval is the work between two saves. With --scenario, it is the time from the start
     of one save to the start of the next, as in `interval_seconds`; time-only simulations find the best one.

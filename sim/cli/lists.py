@@ -27,7 +27,7 @@ def list_(
         str, typer.Argument(metavar="WHAT", help="strategies, failures, schedules, devices, models or networks")
     ] = "",
 ) -> None:
-    """List the names that a scenario can use; without an argument, what can be listed."""
+    """List the names that a scenario can use. Without an argument, show the available lists."""
     table = list_table(what) if what else lists_table()
     console.print(table)
     headings = [column.title for column in table.columns]
@@ -40,7 +40,7 @@ WORDS = ("kind", "name", "description", "source")
 
 
 def lists_table() -> Table:
-    """The table of the lists: the command, and the names in each."""
+    """The table of all lists: the command for each, and its names."""
     names = {
         "strategies": known_strategies(),
         "failures": [*known_processes(), *names_of_presets("failures")],
@@ -51,7 +51,7 @@ def lists_table() -> Table:
 
 
 def list_table(what: str) -> Table:
-    """The table of a list. ValueError for a list that there is not."""
+    """The table of a list. ValueError for an unknown list."""
     if what == "schedules":
         schedules = [Row((name, first_line(schedule.__doc__))) for name, schedule in SCHEDULES.items()]
         return Table("", (Column("name", "left"), Column("what it is", "left")), tuple(schedules))
@@ -70,7 +70,7 @@ def list_table(what: str) -> Table:
 
 
 def component_rows(known: Mapping[str, Any]) -> Iterator[Row]:
-    """A row per kind, with its options; those of installed packages too, or why one cannot be used."""
+    """A row per kind with its options, including kinds of installed packages, or the reason why one cannot be used."""
     for kind, found in known.items():
         if isinstance(found, PluginError):
             yield Row((kind, f"cannot be used: {found}", ""))

@@ -16,7 +16,7 @@ from sim.cli.options import console, one_of
 
 @dataclass
 class Output:
-    """What the invoked command prints."""
+    """Form of the output of the invoked command."""
 
     is_json: bool = False
     is_quiet: bool = False
@@ -92,13 +92,13 @@ def exit_codes(name: str) -> str:
 
 
 def answer(record: Mapping[str, Any]) -> None:
-    """Print what a command found as JSON, where that was asked for."""
+    """Print the result of a command as JSON, if JSON was requested."""
     if OUTPUT.is_json:
         print(json.dumps(plain(record), indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def plain(value: Any) -> Any:
-    """Plain data of what commands find: tables as lists of rows, numbers that are not finite as null."""
+    """The result of a command as plain data: tables as lists of rows, numbers that are not finite as null."""
     if hasattr(value, "to_dict") and hasattr(value, "columns"):  # a DataFrame, without importing pandas
         return plain(value.to_dict("records"))
     if isinstance(value, Mapping):

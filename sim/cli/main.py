@@ -1,4 +1,4 @@
-"""The command `churnlab`. A command's module is imported when the command is invoked: most need pandas and more."""
+"""The command `churnlab`. Modules of commands are imported on invocation, since most need pandas and more."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sim.cli.machines import OUTPUT, WITH_JSON, answer, exit_codes, output_optio
 from sim.cli.options import complain, console
 
 MODULES = {name: listed.module for name, listed in COMMANDS.items()}
-"""Module of each command in this package. There `app` has the command, whose function has its name, or that and `_`."""
+"""Module of each command in this package: its `app` has the command, a function with that name, or the name and `_`."""
 
 
 class Commands(TyperGroup):
@@ -172,5 +172,7 @@ def main() -> None:
         complain(str(error), "red")
         sys.exit(2)
     except sqlite3.Error as error:
-        complain(f"the trajectory cache cannot be used ({error}): delete it, or name another with --cache", "red")
+        complain(
+            f"the cache of training states cannot be used ({error}): delete it, or name another with --cache", "red"
+        )
         sys.exit(2)

@@ -73,7 +73,7 @@ Check = Annotated[
         "--check",
         parser=whole_number(0),
         metavar="N",
-        help="Whole runs to train as a check of the prediction, of each strategy that may be first; 0: none.",
+        help="Whole runs to train for each strategy that may be first, to check the prediction; 0: none.",
     ),
 ]
 
@@ -120,10 +120,11 @@ def map_(
     check: Check = 1,
     dry_run: DryRun = False,
 ) -> None:
-    """Map the fastest strategy to the target loss over two fields, its lead, and the cells too close to call.
+    """Map which strategy reaches the target loss first over two fields, by how much, and where it is too close to call.
 
-    Times are simulated in each cell. The effect of failures on the loss is predicted from single failures, which whole
-    runs check, or with --trained taken from whole runs at a few cells. After an interruption, the same command resumes.
+    Times are simulated in each cell. The effect of failures on the loss is predicted from single failures, and whole
+    runs check the prediction. With --trained, whole runs in a few cells replace it. After an interruption, the same
+    command resumes.
     """
     template = template_of(scenario_path, overrides)
     options = MapOptions(objective, replicates, time_replicates, sample_points, cells, jobs, not trained, check)
@@ -162,8 +163,8 @@ def advise(
 ) -> None:
     """Recommend a strategy for a scenario, with confidence and the failure rates at which the answer changes.
 
-    The effect of failures on the loss is predicted from single failures, which whole runs check; with --trained, whole
-    runs alone are trained. After an interruption, the same command resumes.
+    The effect of failures on the loss is predicted from single failures, and whole runs check the prediction. With
+    --trained, whole runs replace it. After an interruption, the same command resumes.
     """
     template = template_of(scenario_path, overrides)
     options = MapOptions(objective, replicates, time_replicates, jobs=jobs, predicts=not trained, num_checks=check)
@@ -191,19 +192,19 @@ def advise(
 
 
 def template_of(path: Path, overrides: list[str] | None) -> ScenarioTemplate:
-    """The scenario of a map, with a line if a run of it takes long; its sweep is ignored."""
+    """The scenario of a map, without its sweep; prints a line if one run takes long."""
     from sim.simulation.effort_estimate import foreseen_effort  # needs simpy
 
     template = ScenarioTemplate(path, overrides or ())
     for line in foreseen_effort(template.scenario):
         say(line, "yellow")
     if template.scenario.sweep is not None:
-        say("The scenario's sweep is ignored: its fields have their values outside the sweep.")
+        say("The sweep: section is ignored; its fields have their values from outside that section.")
     return template
 
 
 def finished(request: MapRequest, cache: Path | None, no_cache: bool, dry_run: bool) -> MapJob | None:
-    """The finished computation of a map; None after a dry run, which prints the trained runs that it begins with."""
+    """The finished computation of a map; None after a dry run, which prints the training that would be done first."""
     with cache_folder(cache, no_cache) as folder, Display(not dry_run) as display:
         request = replace(request, cache=folder)
         if not dry_run:

@@ -1,4 +1,4 @@
-"""Parts that commands share: output, common options, the folder of the cache, errors with lines of the scenario."""
+"""Parts shared by commands: output, common options, the cache folder, errors with lines of the scenario."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def cache_folder(cache: Path | None, no_cache: bool) -> Iterator[Path]:
 
 
 def one_of(names: Collection[str]) -> Callable[[str], str]:
-    """A parser of one of some names; its error gives the nearest one."""
+    """A parser that accepts some names; its error suggests the nearest one."""
 
     def parsed(found: str) -> str:
         if found not in names:
@@ -141,7 +141,7 @@ def with_locations(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def bytes_of(size: str, option: str) -> int:
-    """A size that an option gives, in bytes. ValueError if it is none."""
+    """The value of an option, in bytes. ValueError if it is not a size."""
     from pydantic import ByteSize, TypeAdapter, ValidationError
 
     try:

@@ -1,4 +1,4 @@
-"""How far some work is, and how long it will still take at its pace: a bar on a terminal, else a line a minute."""
+"""Progress and remaining time of some work: a bar on a terminal, otherwise a line per minute."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ SECONDS_BETWEEN_LINES = 60.0
 
 
 class Pace:
-    """The pace of work since it began, or since another kind of work did."""
+    """The pace of work since it began, or since the current kind of work began."""
 
     def __init__(self) -> None:
         self._began = self._noted = time.monotonic()
         self._phase: tuple[str, float, float] = "", 0.0, 0.0  # what is counted; number and time at its beginning
 
     def time_left(self, what: str, num_done: float, num_all: float) -> str:
-        """The time left for what is counted, in words; empty while the pace is not known."""
+        """The time left for the counted parts, in words; empty while the pace is unknown."""
         now = time.monotonic()
         if what != self._phase[0]:
             self._phase = what, num_done, now
@@ -33,7 +33,7 @@ class Pace:
         return f"about {format_duration((now - began) * (num_all - num_done) / (num_done - first))} left"
 
     def note(self, state: str) -> None:
-        """Print a line of progress where there is no terminal, once a minute."""
+        """Print a line of progress once a minute if there is no terminal."""
         now = time.monotonic()
         if not console.is_terminal and now - self._noted >= SECONDS_BETWEEN_LINES:
             self._noted = now
@@ -42,7 +42,7 @@ class Pace:
 
 @contextmanager
 def working(what: str, num_parts: int = 0) -> Iterator[Callable[[], None]]:
-    """Context of work under way, with a function to call after each of its parts, if it has any."""
+    """Show the progress of work, as a context that yields a function to call after each part."""
     num_done, pace, over = 0, Pace(), threading.Event()
     of_parts = BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn()
     columns = of_parts if num_parts else (SpinnerColumn(),)

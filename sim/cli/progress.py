@@ -24,7 +24,7 @@ MOST_TASKS_NAMED = 2
 
 
 class Display(Observer):
-    """Live progress of a sweep or a map; ends an interrupt with a hint and exit code 130. writes: no dry run."""
+    """Live progress of a sweep or a map; an interrupt ends it with a hint and code 130. writes: False for a dry run."""
 
     def __init__(self, writes: bool = True) -> None:
         self._bars = Progress(
@@ -93,7 +93,7 @@ class Display(Observer):
         self._pace.note(self._describe(progress, num_done, total))
 
     def _describe(self, progress: SweepProgress, num_done: int, num_steps: int) -> str:
-        """The state of a sweep, or of training alone, in a line. The time left is that of training."""
+        """The state of a sweep, or of training alone, in one line. The time left is that of the training."""
         parts = [f"{num_done:,} of {progress.num_runs:,} runs done"] if progress.num_runs else []
         if progress.num_failed:
             parts.append(f"{progress.num_failed:,} of them failed")
@@ -105,8 +105,8 @@ class Display(Observer):
         return ", ".join([*parts, left] if left else parts)
 
     def simulated(self, num_trials: int, num_all: int) -> None:
-        """Show the number of simulated strategies in cells, of those that are to be simulated now."""
-        state = f"{num_trials:,} of {num_all:,} strategies in cells simulated"
+        """Show the number of finished simulations, of a strategy in a cell each, and of all that are due now."""
+        state = f"{num_trials:,} of {num_all:,} simulations done"
         if left := self._pace.time_left(f"{num_all} trials", num_trials, num_all):
             state += f", {left}"
         self._pace.note(state)
@@ -118,7 +118,7 @@ class Display(Observer):
 
 
 class RunDisplay(Display):
-    """Progress of a scenario's runs: a bar for each, of the steps that it needs, below those of all."""
+    """Progress of a scenario's runs: a bar of training steps for each run, below the bars of all runs."""
 
     def __init__(self, scenario: Scenario) -> None:
         super().__init__()
@@ -126,13 +126,13 @@ class RunDisplay(Display):
         self._lines: dict[str, TaskID] = {}
 
     def planned(self, outline: Outline, finished: Sequence[SweepRun]) -> None:
-        """Print what the numbers are of, the runs that are not repeated, and the training ahead."""
+        """Print the basis of the numbers, the runs that are not repeated, and the training ahead."""
         from sim.reporting.notes import describe_prices, notes
 
         for caption in (*notes(self._scenario, outline.corpus), describe_prices(self._scenario.cluster)):
             console.print(caption, style="dim", highlight=False)
         for run in finished:
-            say(f"{run.folder}: finished before, not run again")
+            say(f"{run.folder}: already finished, skipped")
         if outline.num_steps_alone:
             for line in outline.lines[1:-1]:
                 say(line)

@@ -23,7 +23,7 @@ app = typer.Typer()
 
 
 class PlotCommand(TyperCommand):
-    """The command with a list of the kinds in its help."""
+    """The command, with the kinds of figures in its help."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Print the help."""
@@ -60,13 +60,13 @@ def plot(
     ] = None,
     formats: Annotated[str, typer.Option("--format", metavar="A,B", help="Formats: png, pdf, svg, pgf.")] = "png,pdf",
     caption: Annotated[
-        bool, typer.Option("--caption", help="Draw captions below figures; they are always written to .txt and .tex.")
+        bool, typer.Option("--caption", help="Draw captions below the figures. They are also written to .txt and .tex.")
     ] = False,
     x_label: Annotated[str | None, typer.Option("--xlabel", metavar="TEXT", help="Label of the x axis.")] = None,
     y_label: Annotated[str | None, typer.Option("--ylabel", metavar="TEXT", help="Label of the y axis.")] = None,
     title: Annotated[str | None, typer.Option("--title", metavar="TEXT", help="Title above the figure.")] = None,
 ) -> None:
-    """Draw figures of results, with the caption and the data of each in files of their own."""
+    """Draw figures of results. The caption and the data of each figure are written to separate files."""
     from sim.reporting.registry import FigureRequest, drawable, figure_kinds
     from sim.reporting.relabel import Labels, relabel
     from sim.results.selection import MissingError
@@ -83,13 +83,13 @@ def plot(
         tables, missing = drawable(request, asked, is_asked=bool(kinds), part_done=part_done)
     for name, error in missing.items():
         if kinds:
-            raise MissingError(f"--kind {name} cannot be drawn of {results}: {error}")
+            raise MissingError(f"--kind {name} cannot be drawn from {results}: {error}")
         say(f"{name}: left out, {error}")
     if not tables:
-        raise ValueError(f"no figure can be drawn of {results}")
+        raise ValueError(f"no figure can be drawn from {results}")
     folder = out or results / "figures"
     if folder.is_file():
-        raise ValueError(f"--out {folder}: there is a file of that name; name a folder")
+        raise ValueError(f"--out {folder}: found a file; give a folder")
     lines, labels, figures = [], Labels(x_label, y_label, title), {}
     with working("figures drawn", 2 * len(tables)) as part_done:
         for name, drawn in tables.items():
@@ -120,12 +120,12 @@ def formats_of(text: str) -> list[str]:
 
 
 def form_of(is_slide: bool, width: str | None, has_caption: bool) -> Form:
-    """The form of figures by the options of `plot`. ValueError for a width that is none, or of a slide."""
+    """The form of figures that the options of `plot` set. ValueError for an invalid width, or a width of a slide."""
     from sim.reporting.style import SLIDE, WIDTHS_INCHES, print_form
 
     if is_slide:
         if width is not None:
-            raise ValueError("--width and --slide contradict each other: a slide has a width of its own")
+            raise ValueError("--width and --slide contradict each other: the width of a slide is fixed")
         return replace(SLIDE, has_caption=has_caption)
     try:
         inches = WIDTHS_INCHES["full"] if width is None else WIDTHS_INCHES.get(width) or float(width)

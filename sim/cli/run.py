@@ -203,7 +203,7 @@ def sweep(
     Finished runs are skipped; after an interruption, the same command resumes.
     """
     if max_replicates is not None and until_ci is None:
-        raise ValueError("--max-replicates limits the replicates that --until-ci adds: give it with --until-ci")
+        raise ValueError("--max-replicates needs --until-ci: it limits the replicates that --until-ci adds")
     points = load_points(scenario_path, tuple(overrides or ()))
     options = SweepOptions(
         force,
@@ -253,7 +253,7 @@ def status(
 
 
 def known_reference(points: Sequence[Point], name: str | None) -> str:
-    """The strategy that the others are compared with. ValueError if there is none of the name."""
+    """The strategy that the others are compared with. ValueError for an unknown name."""
     names = list(dict.fromkeys(config.name for point in points for config in point.scenario.strategies))
     if name is None:
         return names[0]
@@ -263,19 +263,19 @@ def known_reference(points: Sequence[Point], name: str | None) -> str:
 
 
 def report_failures(outcome: SweepOutcome, what_now: str) -> None:
-    """Name runs that failed, and exit with 1 if any did."""
+    """Print the runs that failed, and exit with 1 if there are any."""
     if not outcome.failures:
         return
     for name, error in list(outcome.failures.items())[:MOST_FAILURES_NAMED]:
         complain(f"{name} failed: {error}", "red")
     if outcome.table is not None:
-        what_now += f"; details in {outcome.folder / FAILED}; run it again to try again"
+        what_now += f"; details in {outcome.folder / FAILED}; the same command tries again"
     complain(f"{format_count(len(outcome.failures), 'run')} failed: {what_now}", "red")
     raise typer.Exit(1)
 
 
 def print_summary(outcome: SweepOutcome, reference: str) -> pd.DataFrame | None:
-    """Print the table of a sweep, write `statistics.csv`, and name the files. Return the statistics, if any."""
+    """Print the table of a sweep, write `statistics.csv`, print the paths. Return the statistics, if any."""
     runs, folder = outcome.table, outcome.folder
     if runs is None or runs.empty or not (runs["outcome"] != "failed").any():
         return None

@@ -26,14 +26,16 @@ def table(
     results: Annotated[Path, typer.Argument(metavar="RESULTS", help="Folder of a sweep or of a scenario's runs.")],
     format_: Annotated[
         Any,
-        typer.Option("--format", parser=one_of(tuple(ENDINGS)), metavar="[text|latex|markdown|csv]", help="Format."),
+        typer.Option(
+            "--format", parser=one_of(tuple(ENDINGS)), metavar="[text|latex|markdown|csv]", help="Format of the table."
+        ),
     ] = "text",
     reference: Annotated[
-        str | None, typer.Option(metavar="STRATEGY", help="Compare the hours with those of this strategy, in per cent.")
+        str | None, typer.Option(metavar="STRATEGY", help="Strategy to compare the hours with, in percent.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="File to write; default: print.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="File to write; default: standard output.")] = None,
 ) -> None:
-    """Print the means of results with half of their 95 % intervals, for the terminal or a paper."""
+    """Print means of results with half-widths of their 95 % intervals, for the terminal or a paper."""
     from sim.core.files import atomic_write
     from sim.reporting.markup import csv_table, latex_table, markdown_table
 
@@ -52,7 +54,7 @@ def table(
 
 
 def means(folder: Path, reference: str | None) -> Table:
-    """The means of results, with swept fields in words. ValueError for a reference that is no strategy of theirs."""
+    """The means of results, with swept fields in words. ValueError if there is no run of the reference."""
     from sim.reporting.notes import describe_target
     from sim.reporting.table import Column
     from sim.reporting.tables import summary_table

@@ -70,12 +70,12 @@ def save_sentences(scenario: Scenario, found: Sequence[Overhead]) -> list[str]:
 
 
 def overhead_table(scenario: Scenario, found: Sequence[Overhead]) -> Table:
-    """One row per strategy: memory, communication and computation with no failure."""
+    """One row per strategy: memory, communication and computation without failures."""
     from sim.simulation.run import build_site
 
     costs = build_site(scenario).costs
     model_bytes = math.fsum(costs.checkpoint_bytes(stage) for stage in range(scenario.workload.num_stages + 1))
-    title = f"{scenario.name}: costs with no failure; model and optimizer state: {model_bytes / BYTES_PER_GIB:.2f} GiB"
+    title = f"{scenario.name}: costs without failures; model and optimizer state: {model_bytes / BYTES_PER_GIB:.2f} GiB"
     rows = []
     for one in found:
         num_bytes = (one.device_bytes, one.host_bytes, one.stored_bytes, one.sent_bytes)
@@ -86,7 +86,7 @@ def overhead_table(scenario: Scenario, found: Sequence[Overhead]) -> Table:
 
 
 def recovery_table(scenario: Scenario, recovered: Mapping[str, Mapping[str, bool]] | None = None) -> Table:
-    """One row per strategy that stops on failures: which stages it recovers that are lost at once."""
+    """One row per strategy that stops on failures: whether it recovers stages that are lost at once."""
     from sim.experiments.overheads import lost_stages, recoveries
 
     trials = lost_stages(scenario.workload.num_stages)
@@ -95,7 +95,7 @@ def recovery_table(scenario: Scenario, recovered: Mapping[str, Mapping[str, bool
         Row((name, *("yes" if own[trial] else "no" for trial in trials)))
         for name, own in (recoveries(scenario) if recovered is None else recovered).items()
     ]
-    return Table(f"{scenario.name}: stages recovered that are lost at once", columns_of(headings), tuple(rows))
+    return Table(f"{scenario.name}: recovery of stages lost at once", columns_of(headings), tuple(rows))
 
 
 def in_models(multiple: float) -> str:

@@ -67,7 +67,7 @@ def test_other_hosts_origins_and_methods_are_refused(page):
 def test_an_interrupt_ends_it_without_a_traceback(tmp_path):
     with served(tmp_path, "--no-training") as found:
         assert asked(found.address + "simulate", {})[1]["curves"] == []
-        assert found.interrupted() == (0, "Ended.\n")
+        assert found.interrupted() == (0, "Stopped.\n")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["text", "tiny.yaml"]
 
 

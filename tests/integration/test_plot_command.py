@@ -127,7 +127,7 @@ def test_slides_lie_beside_and_each_point_has_its_own(tmp_path_factory, tmp_path
             {"kinds": ["los"]},
             "--kind los: no such figure; nearest: loss; allowed: branches, checkpoint_interval, ledger, loss",
         ),
-        ({"kinds": ["loss", "swapping"]}, "--kind swapping cannot be drawn of .*: no failure-free run"),
+        ({"kinds": ["loss", "swapping"]}, "--kind swapping cannot be drawn from .*: no failure-free run"),
         ({"kinds": ["nodes"]}, r"--kind nodes cannot be drawn .*provisioning_seconds"),
         ({"field": "failures.rate_per_hour"}, "--x failures.rate_per_hour: no such swept field; nothing was swept"),
         (
@@ -138,7 +138,7 @@ def test_slides_lie_beside_and_each_point_has_its_own(tmp_path_factory, tmp_path
         ({"width": "text", "slide": True}, "--width and --slide contradict each other"),
         ({"formats": "png,jpg"}, "--format jpg: no such format; nearest: png"),
         ({"kinds": ["loss"], "x_label": "hours"}, "--xlabel: the panels of loss have different x axes"),
-        ({"out": Path(__file__)}, r"--out .*\.py: there is a file of that name"),
+        ({"out": Path(__file__)}, r"--out .*\.py: found a file"),
     ],
     ids=str,
 )

@@ -50,7 +50,7 @@ def test_a_sweep_in_a_log_file_has_one_line_a_minute(clock, capsys):
         clock.seconds = float(second)
         display.simulated(second - 1000, 200)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("After")]
-    assert lines[-1] == "After 19 min: 120 of 200 strategies in cells simulated, about 80 s left"
+    assert lines[-1] == "After 19 min: 120 of 200 simulations done, about 80 s left"
 
 
 def test_work_in_parts_is_noted_while_it_lasts(monkeypatch, capsys):

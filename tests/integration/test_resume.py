@@ -98,13 +98,13 @@ def test_killed_after_some_runs_it_gives_the_same_files(whole, tmp_path):
     kill_when(tmp_path, lambda: num_finished(tmp_path) > 0)
     num_before = num_finished(tmp_path)
     assert 0 < num_before < 4
-    assert run(tmp_path).count("finished before, not run again") == num_before
+    assert run(tmp_path).count("already finished, skipped") == num_before
     assert files(tmp_path) == files(whole)
 
 
 def test_the_same_command_again_runs_and_trains_nothing(whole):
     expected = files(whole)
-    assert run(whole).count("finished before, not run again") == 4
+    assert run(whole).count("already finished, skipped") == 4
     assert num_steps_to_train(run(whole, "--force")) == 0
     assert files(whole) == expected
 
