@@ -17,7 +17,8 @@ from sim.reporting.ledger import LOOKS
 from sim.reporting.style import STYLE, label_rows
 from sim.results.timeline import Timeline
 
-COLOURS = {"forward": "#56B4E9", "backward": "#009E73", "weights": "#B2DF8A", "shadow": "#E69F00"}
+COLOURS = {"forward": "#56B4E9", "backward": "#009E73", "weights": "#B2DF8A", "shadow": "#F0E442"}
+"""Colours that differ in lightness too, except of weights and shadow, which rarely occur together."""
 LINE_OF_EXCHANGE: dict[str, Any] = {"color": "#CC79A7", "linewidth": 2.0, "zorder": 1}
 LINE_OF_MESSAGE: dict[str, Any] = {"color": "#888888", "linewidth": 0.5, "zorder": 0}
 MOST_OPERATIONS = 4000  # a chart with more boxes is unreadable

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -152,9 +153,19 @@ def _nodes_tables(request: FigureRequest) -> Tables:
 
 
 def _that_differ(table: pd.DataFrame, points: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Remove points whose numbers of nodes equal those of an earlier point."""
-    own = [series.at_point(table, point)[["series", "hours", "num_nodes"]].to_csv(index=False) for point in points]
-    return [point for number, point in enumerate(points) if own[number] not in own[:number]]
+    """Remove points at which every series has the nodes of an earlier point until the first of the two ends."""
+    found: list[tuple[dict[str, Any], dict[str, pd.DataFrame]]] = []
+    for point in points:
+        own = dict(series.series_in(series.at_point(table, point)))
+        if not any(own.keys() == kept.keys() and all(_agree(own[name], kept[name]) for name in own) for _, kept in found):
+            found.append((point, own))
+    return [point for point, _ in found]
+
+
+def _agree(one: pd.DataFrame, other: pd.DataFrame) -> bool:
+    end_hours = min(one["hours"].iloc[-1], other["hours"].iloc[-1])
+    changes = (rows.loc[rows["hours"] < end_hours, ["hours", "num_nodes"]].to_numpy() for rows in (one, other))
+    return np.array_equal(*changes)
 
 
 def _nodes_figure(request: FigureRequest, tables: Tables) -> Figure:
@@ -165,10 +176,12 @@ def _nodes_figure(request: FigureRequest, tables: Tables) -> Figure:
         for point in series.points_in(table, request.fields)
         for seed in series.at_point(table, point)["failure_seed"].unique()
     ]
-    points = _that_differ(table, points)
+    shown = _that_differ(table, points)
     most, styles = MOST_SEEDS if form is PAPER else MOST_SEEDS_ON_A_SLIDE, series.series_styles(table)
     notes = ["Active nodes, including idle spares. All strategies meet the same churn; a mark is where a run ends."]
-    with request.panels(points, (0.9, 1.1), notes, most=most, sharex=True, sharey=True) as (figure, rows):
+    if len(shown) < len(points):
+        notes.append("Panels that would repeat another are left out.")
+    with request.panels(shown, (0.9, 1.1), notes, most=most, sharex=True, sharey=True) as (figure, rows):
         for (axis,), point in rows:
             draw_nodes(axis, series.at_point(table, point), num_needed, styles)
             axis.set_title(point_in_words(point), loc="left")
