@@ -106,7 +106,7 @@ def plot(
 
 def formats_of(text: str) -> list[str]:
     """The formats of `--format`. ValueError for an unknown one, or PGF without LaTeX."""
-    from sim.reporting.style import FORMATS, require_latex
+    from sim.reporting.style import FORMATS, latex_program
 
     found = [name.strip().lower() for name in text.split(",") if name.strip()]
     for name in found:
@@ -115,7 +115,7 @@ def formats_of(text: str) -> list[str]:
     if not found:
         raise ValueError(f"--format: name one or more of {', '.join(FORMATS)}")
     if "pgf" in found:
-        require_latex()
+        latex_program()  # before anything is computed
     return list(dict.fromkeys(found))
 
 

@@ -157,7 +157,9 @@ def _that_differ(table: pd.DataFrame, points: list[dict[str, Any]]) -> list[dict
     found: list[tuple[dict[str, Any], dict[str, pd.DataFrame]]] = []
     for point in points:
         own = dict(series.series_in(series.at_point(table, point)))
-        if not any(own.keys() == kept.keys() and all(_agree(own[name], kept[name]) for name in own) for _, kept in found):
+        if not any(
+            own.keys() == kept.keys() and all(_agree(own[name], kept[name]) for name in own) for _, kept in found
+        ):
             found.append((point, own))
     return [point for point, _ in found]
 

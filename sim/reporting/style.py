@@ -235,13 +235,29 @@ def latex(text: str) -> str:
     return "".join(LATEX_ESCAPES.get(letter, letter) for letter in bound).replace("\u00a0", "~")
 
 
-def require_latex() -> None:
-    """Raise ValueError where PGF files cannot be written."""
-    if not any(map(shutil.which, LATEX_PROGRAMS)):
+def latex_program() -> str:
+    """The installed LaTeX with which PGF files are written. ValueError if there is none."""
+    if found := next(filter(shutil.which, LATEX_PROGRAMS), None):
+        return found
+    raise ValueError(
+        "--format pgf needs LaTeX to measure texts, and none of xelatex, lualatex and pdflatex is installed: install "
+        "one, or use pdf, which LaTeX can include as well"
+    )
+
+
+def _write_pgf(figure: Figure, path: Path) -> None:
+    from matplotlib.backends.backend_pgf import LatexError
+
+    program = latex_program()
+    try:
+        with mpl.rc_context({"pgf.texsystem": program}):
+            figure.savefig(path)
+    except (LatexError, BrokenPipeError) as error:
+        path.unlink(missing_ok=True)
         raise ValueError(
-            "--format pgf: matplotlib measures text for it with LaTeX (xelatex, lualatex or pdflatex), and none is "
-            "installed; take pdf, which LaTeX includes as well"
-        )
+            f"--format pgf: {program} failed, perhaps because a package or a font is missing; use pdf, which LaTeX can "
+            "include as well"
+        ) from error
 
 
 def save(
@@ -252,7 +268,10 @@ def save(
     paths = [stem.with_name(f"{stem.name}.{ending}") for ending in formats]
     with mpl.rc_context({**STYLE, "svg.hashsalt": "churnlab", "pgf.rcfonts": False}):
         for path, ending in zip(paths, formats, strict=True):
-            figure.savefig(path, metadata=WITHOUT_DATE.get(ending))
+            if ending == "pgf":
+                _write_pgf(figure, path)
+            else:
+                figure.savefig(path, metadata=WITHOUT_DATE.get(ending))
     if text := caption_of(figure):
         for ending in captions:
             paths.append(stem.with_name(f"{stem.name}.{ending}"))

@@ -251,6 +251,27 @@ def test_the_slider_and_the_pointer_tell_what_happened(page):
 
 
 # ---- screen, dark, paper, names ------------------------------------------------------------------
+CUT_OFF = """
+const isOut = (box) => box.width > 0 && (box.right > innerWidth + 1 || box.left < -1);
+return [...document.querySelectorAll("main *, header *, footer *")]
+  .filter((one) => !one.closest(".scroll, pre, .hidden") && isOut(one.getBoundingClientRect()))
+  .map((one) => one.outerHTML.slice(0, 100));
+"""
+
+
+def test_the_first_column_of_a_wide_table_stays(browser, page_path):
+    look(browser, 400, "light")
+    browser.get(page_path.as_uri())
+    script = """
+    const box = [...document.querySelectorAll(".scroll")].find((one) => one.scrollWidth > one.clientWidth + 100);
+    box.scrollLeft = 100;
+    const [first, second] = [...box.querySelectorAll("tbody tr:first-child > *")];
+    const [left, one, other] = [box, first, second].map((each) => Math.round(each.getBoundingClientRect().left));
+    return [one - left, other < one + first.getBoundingClientRect().width];
+    """
+    assert browser.execute_script(script) == [0, True]
+
+
 def test_nothing_scrolls_sideways_on_a_narrow_screen(browser, page_path):
     look(browser, 360, "light")
     browser.get(page_path.as_uri())
@@ -259,6 +280,7 @@ def test_nothing_scrolls_sideways_on_a_narrow_screen(browser, page_path):
         browser.execute_script("arguments[0].open = true", details)
     whole, window = browser.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
     assert whole <= window
+    assert browser.execute_script(CUT_OFF) == []
     for chart in CHARTS:
         assert browser.find_element(By.CSS_SELECTOR, f"#{chart} svg").rect["width"] <= 360
 

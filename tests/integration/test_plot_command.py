@@ -97,9 +97,19 @@ def test_formats_and_labels_are_those_asked_for(folder, tmp_path, monkeypatch):
         f"ledger.{end}" for end in ("svg", "pdf", "txt", "tex", "csv")
     }
     monkeypatch.setattr("shutil.which", lambda name: None)
-    with pytest.raises(ValueError, match="--format pgf: matplotlib measures text for it with LaTeX"):
+    with pytest.raises(ValueError, match="--format pgf needs LaTeX to measure texts, and none of xelatex"):
         plot(folder, kinds=["ledger"], out=tmp_path / "pgf", formats="pgf")
     assert not (tmp_path / "pgf").exists()
+
+
+def test_a_latex_that_fails_ends_in_a_message(folder, tmp_path, monkeypatch):
+    program = tmp_path / "pdflatex"  # the only one installed
+    program.write_text("#!/bin/sh\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ValueError, match="--format pgf: pdflatex failed"):
+        plot(folder, kinds=["ledger"], out=tmp_path / "pgf", formats="pgf")
+    assert not list((tmp_path / "pgf").glob("*.pgf"))
 
 
 def test_swapping_from_one_pair_of_runs_is_drawn_only_if_named(tmp_path, capsys):
