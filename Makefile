@@ -82,6 +82,7 @@ clean:
 	$(PYTHON) -m venv .venv
 
 .venv/run.stamp: .venv/bin/python pyproject.toml constraints.txt
+	@echo "Installing into .venv; torch is the largest package: this can take minutes."
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	touch $@
 

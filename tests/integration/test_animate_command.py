@@ -50,7 +50,7 @@ def test_runs_without_losses_are_strips_alone(tmp_path):
         (("--strategies", "chekpoint"), "--strategies chekpoint: no run of that strategy; nearest: checkpoint"),
         (("--out", "picture.jpg"), "--out picture.jpg: give the name of a GIF file (ending in .gif)"),
         (("--seconds", 100, "--fps", 50), "5,000 frames; allowed: at most 1,000"),
-        (("--max-mb", 0.001), "more than --max-mb 0.001: lower --width"),
+        (("--max-mb", 0.001), "above --max-mb 0.001: lower --width"),
         (("--fps", 0), "allowed: a whole number, at least 1"),
     ],
     ids=str,
