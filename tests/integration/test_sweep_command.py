@@ -133,7 +133,7 @@ def test_replicates_are_added_until_the_interval_is_small_enough(tmp_path):
         (["--executor", "serial", "--jobs", "2"], "leave out --jobs 2"),
         (["--executor", "rya"], "'--executor': found 'rya'; nearest: ray; allowed: "),
         (["--address", "auto"], "give it with --executor ray"),
-        (["--max-replicates", "5"], "give it with --until-ci"),
+        (["--max-replicates", "5"], "--max-replicates needs --until-ci"),
         (["--cache-budget", "much"], "--cache-budget much: give a size such as 500MB or 2GB"),
         (["--cache", "x", "--no-cache"], "--cache and --no-cache contradict each other"),
         (["--set", "sweep.grid={failures.rate_per_huor: [1]}"], "failures.rate_per_huor: unknown key"),
