@@ -396,7 +396,9 @@ class Diloco(Peer):
             failure = yield from world.regroup()
             if failure is not None:
                 return failure
-        if self._begun is not None and set(in_training(self._begun)).difference(self._broken):
+        left = set(in_training(self._begun)).difference(self._broken) if self._begun else ()
+        waits_for_the_lost = self._recovery is not None and len(left) < self.config.min_replicas
+        if left and not waits_for_the_lost:  # else these train in it too, and their work is lost
             world.resume_iteration()
         return None
 
