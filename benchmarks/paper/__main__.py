@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -19,11 +17,11 @@ from models.training_state import digest
 from sim.cli.options import CacheFolder, cache_folder, complain, say
 from sim.cli.progress import Display
 from sim.cli.run import known_reference, print_summary, report_failures
-from sim.core.files import atomic_write, atomic_write_table
+from sim.core.files import atomic_write_table
 from sim.experiments.branches.study import branches
 from sim.experiments.sweep import SweepOptions, run_sweep
 from sim.results.branches import FOLDER
-from sim.results.storage import load, read_json, write_json
+from sim.results.storage import load, write_json
 from sim.scenario.sweep_points import load_points
 
 RUNS = COMMITTED.parent
@@ -43,14 +41,14 @@ def paper(
     runs = RUNS / ("paper-quick-runs" if quick else "paper-runs")
     made = (COMMITTED / "quick" if keep else RUNS / "paper-quick") if quick else COMMITTED / "full"
     with cache_folder(cache, False) as folder:
-        timed_sweep(TABLE_2_JOB, quick, runs, folder)
+        sweep(TABLE_2_JOB, quick, runs, folder)
         perplexity = known_perplexities(runs, quick, folder)
         for job in JOBS[1:]:
-            timed_sweep(job, quick, runs, folder)
+            sweep(job, quick, runs, folder)
         for job in JOBS:
             Extract.of(load(runs / job.name)).write(made, job.name)
         perplexity.to_parquet(made / "perplexity.parquet", index=False, compression="zstd")
-        write_json(made / "made_on.json", made_on() | {"seconds": read_json(runs / "seconds.json")})
+        write_json(made / "made_on.json", made_on())
         if not quick:
             with Display() as display:
                 for scenario, place in ((BRANCHES, made / FOLDER), (NEIGHBOURS, made / NEIGHBOURS.stem)):
@@ -80,19 +78,12 @@ def known_perplexities(runs: Path, quick: bool, cache: Path) -> pd.DataFrame:
     return pd.read_parquet(path)
 
 
-def timed_sweep(job: Job, quick: bool, runs: Path, cache: Path) -> None:
-    """Run a job's sweep, and add its seconds to those of earlier, interrupted attempts."""
-    began = time.monotonic()
+def sweep(job: Job, quick: bool, runs: Path, cache: Path) -> None:
+    """Run a job's sweep; finished runs are skipped."""
     say(f"\n{job.name}: {job.scenario.relative_to(SCENARIOS.parents[1])}", "bold")
-    path, points = runs / "seconds.json", load_points(job.scenario, job.quick if quick else ())
-    try:
-        with Display() as display:
-            options = SweepOptions(cache_bytes=CACHE_BYTES)
-            outcome = run_sweep(points, runs, SCENARIOS, cache, observer=display, options=options)
-    finally:
-        known = read_json(path) if path.is_file() else {}
-        runs.mkdir(parents=True, exist_ok=True)
-        atomic_write(path, json.dumps(known | {job.name: round(known.get(job.name, 0) + time.monotonic() - began)}))
+    points, options = load_points(job.scenario, job.quick if quick else ()), SweepOptions(cache_bytes=CACHE_BYTES)
+    with Display() as display:
+        outcome = run_sweep(points, runs, SCENARIOS, cache, observer=display, options=options)
     print_summary(outcome, known_reference(points, None))
     report_failures(outcome, "the others are finished")
 

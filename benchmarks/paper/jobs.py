@@ -9,6 +9,8 @@ SCENARIOS = Path(__file__).parents[2] / "scenarios" / "paper"
 
 ONE_TRAINING_SEED = "sweep.training_replicates=1"
 
+THREE_RUNS = ("sweep.replicates=3", ONE_TRAINING_SEED)
+
 SHORT = "training.steps=500"
 
 SHALLOW = "training.model.layers_per_stage=1"
@@ -28,15 +30,15 @@ class Job:
 
 
 JOBS = (
-    Job("table2", (SHALLOW, SHORT, ONE_TRAINING_SEED)),
-    Job("figure4b", (SHALLOW, SHORT, ONE_TRAINING_SEED)),
-    Job("uploads", (SHALLOW, SHORT, ONE_TRAINING_SEED)),
+    Job("table2", (SHALLOW, SHORT, *THREE_RUNS)),
+    Job("figure4b", (SHALLOW, SHORT, *THREE_RUNS)),
+    Job("uploads", (SHALLOW, SHORT, *THREE_RUNS)),
     Job("figure4c", (SHALLOW, SHORT, ONE_TRAINING_SEED)),
     Job(
         "depth",
         ("sweep.zip={training.model.layers_per_stage: [1, 2], training.steps: [1000, 500]}", ONE_TRAINING_SEED),
     ),
-    Job("figure2", (SHORT, ONE_TRAINING_SEED)),
+    Job("figure2", (SHORT, *THREE_RUNS)),
     Job("end_stages", (SHORT,)),
     Job("correlated", (SHORT,)),
 )

@@ -17,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from benchmarks.paper.extract import COMMITTED, rollback_factor
 from benchmarks.paper.figures import MAP_PRESET, MAP_RATES
-from benchmarks.paper.jobs import JOBS, NEIGHBOURS
+from benchmarks.paper.jobs import NEIGHBOURS
 from benchmarks.paper.published import (
     CHECKPOINT_INTERVAL_ITERATIONS,
     NUM_STAGES,
@@ -141,6 +141,15 @@ class Page:
                 own = row_of(strategy, rate).train_hours
                 papers = [own / row_of(name, rate).train_hours for name in REFERENCES]
                 yield percent(rate), name_of(strategy), *cells, *(f"{value:.2f}" for value in papers)
+
+    def plus_against_plain(self, rate: float) -> str:
+        """Iterations of CheckFree+ to the target ÷ CheckFree's, with the interval."""
+        plain, plus = REBUILDING
+        return ratio(only(self.tables.against("table2", EXECUTED, plain), plus, rate))
+
+    def factor(self, strategy: str, rate: float) -> str:
+        """Mean iterations to the target, × failure-free."""
+        return f"{only(self.tables.against('table2', EXECUTED, 'none'), strategy, rate)['ratio']:.2f}"
 
     def failures(self, rate: float) -> str:
         """Mean number of stages that CheckFree loses until the target."""
@@ -373,18 +382,18 @@ class Page:
         iteration, loss = self.tables.extract(job).target()
         return f"{loss:.3f} nats per byte, at iteration {iteration:,}"
 
+    def num_pairs(self, job: str) -> int:
+        """Number of pairs of a failure and a training seed of a job."""
+        return len(self.tables.extract(job).runs[list(SEEDS)].drop_duplicates())
+
     def num_training_seeds(self, job: str) -> int:
         """Number of training seeds of a job."""
         return int(self.tables.extract(job).runs["training_seed"].nunique())
 
     @cached_property
     def made(self) -> dict[str, Any]:
-        """Versions, hardware, and seconds of each sweep."""
+        """Versions and hardware."""
         return read_json(self.tables.folder / "made_on.json")
-
-    def minutes(self) -> str:
-        """Minutes of all sweeps."""
-        return f"{sum(self.made['seconds'][job.name] for job in JOBS) / 60:.0f}"
 
 
 def plus_minus(row: Mapping[str, float]) -> str:

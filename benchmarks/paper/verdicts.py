@@ -1,14 +1,14 @@
 """The paper's claims beside the results here, each with a verdict in words, by one rule; docs/paper.md states it.
 
-A difference of two strategies holds, or is the opposite, where it has the same sign in every pair of seeds, both at
-first crossings of the target and by running means. Elsewhere it is undecided, with the number of independent pairs
-that would. Seconds do not depend on seeds: they hold within 10 %. What follows from definitions is by construction.
+A difference of two strategies holds, or is the opposite, where the 95 % interval of its mean excludes that there is
+none. Elsewhere it is undecided, with the number of independent pairs that would decide it. Seconds do not depend on
+seeds: they hold within 10 %. What follows from definitions is by construction.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -105,12 +105,6 @@ class Contrast:
         own, other = self.pairs[self.strategy], self.pairs[self.reference]
         return int(((own < other) if is_below else (own > other)).sum()), len(own)
 
-    def agreement(self, is_below: bool) -> str | None:
-        """Whether all pairs are on one side; None if they are not."""
-        agree, total = self.count(is_below)
-        contradict, _ = self.count(not is_below)
-        return {agree: HOLDS, contradict: FAILS}.get(total) if total > 1 else None
-
     @cached_property
     def row(self) -> Mapping[str, float]:
         """Mean, ratio and difference with their intervals."""
@@ -123,16 +117,22 @@ class Contrast:
         return f"{found}; {agree} of {total}"
 
     @property
-    def is_certain(self) -> bool:
-        """Whether the mean's interval excludes that there is no difference."""
+    def all_reach(self) -> bool:
+        """Whether every run has a value."""
+        return bool(np.isfinite(self.pairs).all(axis=None))
+
+    def verdict(self, is_below: bool) -> str:
+        """Whether the interval excludes that there is no difference, and on which side; else what would decide it."""
         low, high = ("low_ratio", "high_ratio") if self.is_ratio else ("difference_low", "difference_high")
         none = float(self.is_ratio)
-        return self.row[low] > none or self.row[high] < none
+        if self.all_reach and (self.row[low] > none or self.row[high] < none):
+            return HOLDS if (self.row[high] < none) == is_below else FAILS
+        return f"{UNTOLD}: {self.needed}"
 
     @cached_property
     def needed(self) -> str:
         """The number of independent pairs that would tell a difference as large as the one found."""
-        if not np.isfinite(self.pairs).all(axis=None):
+        if not self.all_reach:
             return "a longer training"
         own, other = self.pairs[self.strategy], self.pairs[self.reference]
         own, other = (np.log(own), np.log(other)) if self.is_ratio else (own, other)
@@ -150,55 +150,46 @@ def pairs_needed(mean: float, deviation: float) -> int | None:
     return None
 
 
-def verdict(readings: Sequence[Contrast], is_below: bool) -> str:
-    """Whether every pair agrees in every reading, and the intervals of means too; or how many pairs would tell."""
-    (found, *others) = {one.agreement(is_below) for one in readings}
-    if not found or others:
-        return f"{UNTOLD}: {readings[0].needed}"
-    return found if all(one.is_certain for one in readings) else f"{found} in these runs"
-
-
 # ---- Table 2 ---------------------------------------------------------------------------------------------
 
 
 def claims_on_table_2(tables: StudyTables) -> Iterator[Claim]:
     """Times and iterations to the target, by rate."""
-    readings = [extract.to_target() for extract in (tables.extract("table2"), tables.smooth("table2"))]
+    runs = tables.extract("table2").to_target()
     words = {"redundant": "redundant computation's", "checkpoint": "checkpointing's"}
     for strategy in REBUILDING:
         for reference, whose in words.items():
-            yield by_rate(readings, f"time of {name_of(strategy)} ÷ {whose}", SECONDS, strategy, reference)
+            yield by_rate(runs, f"time of {name_of(strategy)} ÷ {whose}", SECONDS, strategy, reference)
     for strategy in (*REBUILDING, "checkpoint"):
-        yield by_rate(readings, f"iterations of {name_of(strategy)} ÷ failure-free", EXECUTED, strategy, "none")
+        yield by_rate(runs, f"iterations of {name_of(strategy)} ÷ failure-free", EXECUTED, strategy, "none")
     plain, plus = REBUILDING
-    yield by_rate(readings, "iterations of CheckFree+ ÷ CheckFree's", EXECUTED, plus, plain)
+    yield by_rate(runs, "iterations of CheckFree+ ÷ CheckFree's", EXECUTED, plus, plain)
     for strategy in (*REBUILDING, "checkpoint"):
         high, low = percent(HIGHEST), percent(LOWEST)
         paper = quotient(row_of(strategy, HIGHEST), row_of(strategy, LOWEST), in_hours=False)
-        both = [Contrast(rates_of(runs, strategy), EXECUTED, high, low) for runs in readings]
-        claim = f"iterations of {name_of(strategy)} at {high} ÷ at {low}"
-        yield Claim(claim, *compared(both, paper), TABLE_2)
+        found = Contrast(rates_of(runs, strategy), EXECUTED, high, low)
+        yield Claim(f"iterations of {name_of(strategy)} at {high} ÷ at {low}", *compared(found, paper), TABLE_2)
 
 
-def compared(readings: Sequence[Contrast], paper: Span) -> tuple[str, str, str]:
-    """Verdict, the paper's ratio, and ours by first crossings."""
-    is_below, row = paper.is_below_1, readings[0].row
-    found = NOT_CLAIMED if is_below is None else verdict(readings, is_below)
+def compared(found: Contrast, paper: Span) -> tuple[str, str, str]:
+    """Verdict, the paper's ratio, and ours."""
+    is_below, row = paper.is_below_1, found.row
+    words = NOT_CLAIMED if is_below is None else found.verdict(is_below)
     if row["high_ratio"] < paper.low or row["low_ratio"] > paper.high:
-        found += f"; {'smaller' if row['ratio'] < paper.value else 'larger'} here"
-    return found, f"{paper.value:.2f}", readings[0].here(paper.value < 1)
+        words += f"; {'smaller' if row['ratio'] < paper.value else 'larger'} here"
+    return words, f"{paper.value:.2f}", found.here(paper.value < 1)
 
 
-def by_rate(readings: Sequence[pd.DataFrame], claim: str, metric: str, strategy: str, reference: str) -> Claim:
+def by_rate(runs: pd.DataFrame, claim: str, metric: str, strategy: str, reference: str) -> Claim:
     """A row with a line for each rate; redundant computation stands for the paper's failure-free training."""
     lines = []
     for rate in RATES:
         other = row_of("redundant" if reference == "none" else reference, rate)
         paper = quotient(row_of(strategy, rate), other, in_hours=metric == SECONDS)
-        both = [Contrast(runs[runs[RATE] == rate], metric, strategy, reference) for runs in readings]
-        lines.append([f"{percent(rate)}: {cell}" for cell in compared(both, paper)])
-    found, published, here = ("<br>".join(column) for column in zip(*lines, strict=True))
-    return Claim(claim, found, published, here, TABLE_2)
+        found = Contrast(runs[runs[RATE] == rate], metric, strategy, reference)
+        lines.append([f"{percent(rate)}: {cell}" for cell in compared(found, paper)])
+    words, published, here = ("<br>".join(column) for column in zip(*lines, strict=True))
+    return Claim(claim, words, published, here, TABLE_2)
 
 
 def rates_of(runs: pd.DataFrame, strategy: str) -> pd.DataFrame:
@@ -251,20 +242,18 @@ def claims_on_losses(tables: StudyTables) -> Iterator[Claim]:
 
 def higher(claim: str, paper: str, found: Contrast, where: str) -> Claim:
     """A row on a claim of a higher loss at the end, without a number."""
-    return Claim(claim, verdict([found], is_below=False), paper, found.here(is_below=False), where)
+    return Claim(claim, found.verdict(is_below=False), paper, found.here(is_below=False), where)
 
 
 def claims_on_perplexity(tables: StudyTables) -> Iterator[Claim]:
     """Perplexities: Table 3, on the first text; the second one is in its table."""
     runs = tables.perplexity_runs().assign(outcome="finished")
-    by_text = [own for _, own in runs.groupby("text", sort=False)]
+    runs = runs[runs["text"] == runs["text"].iloc[0]]
     for strategy in REBUILDING:
-        found = [Contrast(own, "loss_nats", strategy, "none", is_ratio=False) for own in by_text]
-        paper = paper_extra_nats(strategy)
-        claim = f"failures increase perplexity with {name_of(strategy)}"
-        papers = f"{min(paper):.3f} to {max(paper):.3f} nats per byte"
-        yield Claim(claim, verdict(found, is_below=False), papers, found[0].here(is_below=False), TABLE_3)
+        found = Contrast(runs, "loss_nats", strategy, "none", is_ratio=False)
+        extra = paper_extra_nats(strategy)
+        papers = f"{min(extra):.3f} to {max(extra):.3f} nats per byte"
+        yield higher(f"failures increase perplexity with {name_of(strategy)}", papers, found, TABLE_3)
     plain, plus = REBUILDING
-    found = [Contrast(own, "loss_nats", plus, plain, is_ratio=False) for own in by_text]
-    claim = "CheckFree+ has a lower perplexity than CheckFree"
-    yield Claim(claim, verdict(found, is_below=True), "all texts", found[0].here(is_below=True), TABLE_3)
+    found = Contrast(runs, "loss_nats", plain, plus, is_ratio=False)
+    yield higher("CheckFree has a higher perplexity than CheckFree+", "all texts", found, TABLE_3)
