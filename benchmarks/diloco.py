@@ -34,7 +34,7 @@ from sim.scenario.scenario import Scenario
 
 SCENARIO = Path(__file__).parent.parent / "scenarios" / "quickstart.yaml"
 NUM_REPLICAS = 2
-STEPS_BETWEEN_MERGES = (25, 50, 100, 200)
+STEPS_BETWEEN_MERGES = (25, 50, 100, 200, 500)
 PUBLIC_PER_CENT = {25: 2.8, 50: 4.7, 100: 6.3, 200: 7.4, 500: 9.4}
 
 
