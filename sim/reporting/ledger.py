@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 from sim.cluster.topology import num_nodes
 from sim.core.records import BUCKETS, Bucket
@@ -154,9 +155,10 @@ def _nodes_tables(request: FigureRequest) -> Tables:
 
 def _that_differ(table: pd.DataFrame, points: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Remove points at which every series has the nodes of an earlier point until the first of the two ends."""
-    found: list[tuple[dict[str, Any], dict[str, pd.DataFrame]]] = []
+    found: list[tuple[dict[str, Any], dict[str, NDArray[np.float64]]]] = []
     for point in points:
-        own = dict(series.series_in(series.at_point(table, point)))
+        rows = series.series_in(series.at_point(table, point))
+        own = {name: each[["hours", "num_nodes"]].to_numpy(float) for name, each in rows}
         if not any(
             own.keys() == kept.keys() and all(_agree(own[name], kept[name]) for name in own) for _, kept in found
         ):
@@ -164,10 +166,10 @@ def _that_differ(table: pd.DataFrame, points: list[dict[str, Any]]) -> list[dict
     return [point for point, _ in found]
 
 
-def _agree(one: pd.DataFrame, other: pd.DataFrame) -> bool:
-    end_hours = min(one["hours"].iloc[-1], other["hours"].iloc[-1])
-    changes = (rows.loc[rows["hours"] < end_hours, ["hours", "num_nodes"]].to_numpy() for rows in (one, other))
-    return np.array_equal(*changes)
+def _agree(one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
+    """Whether two series have the same nodes until the first of their ends. Rows: hours, number of nodes."""
+    end_hours = min(one[-1, 0], other[-1, 0])
+    return np.array_equal(*(rows[rows[:, 0] < end_hours] for rows in (one, other)))
 
 
 def _nodes_figure(request: FigureRequest, tables: Tables) -> Figure:
