@@ -11,7 +11,7 @@ from models.spec import Config
 from sim.cli.machines import answer
 from sim.cli.options import console
 from sim.core.plugins import PluginError
-from sim.core.presets import names_of_presets, presets
+from sim.core.presets import presets
 from sim.core.text import suggestion
 from sim.failures import known_processes
 from sim.reporting.table import Column, Row, Table
@@ -43,10 +43,12 @@ def lists_table() -> Table:
     """The table of all lists: the command for each, and its names."""
     names = {
         "strategies": known_strategies(),
-        "failures": [*known_processes(), *names_of_presets("failures")],
+        "failures": [*known_processes(), *presets("failures")],
         "schedules": SCHEDULES,
     }
-    rows = [Row((f"churnlab list {what}", ", ".join(names.get(what) or names_of_presets(what)))) for what in LISTS]
+    rows = [
+        Row((f"churnlab list {what}", ", ".join(names[what] if what in names else presets(what)))) for what in LISTS
+    ]
     return Table("", (Column("command", "left"), Column("names", "left")), tuple(rows))
 
 

@@ -23,6 +23,7 @@ EVENTS_PER_ITERATION = 6  # at most, without failures, where iterations are simu
 PROBES = 100, 1_000  # iterations of short runs: one for the times of iterations, one to count events
 MOST_PROBED = 20_000  # events of a short run, which may have many failures in an iteration
 EVENTS_PER_SECOND = 20_000  # of real time
+NUM_LOSSES = 300  # simulated for the mean time between failures: a standard error of 6 % if they are random
 MOST_MEMBERSHIPS = 200  # for which the time of an iteration is computed
 MOST_OPERATIONS = 500_000  # of an iteration whose time is computed for the estimate
 WORTH_A_LINE = 1_000_000
@@ -55,7 +56,7 @@ def expected_events(
     seconds = iteration_seconds(scenario, site, plan)
     failures = process_class(scenario.failures.kind)(scenario.failures)
     total_seconds = min(num_iterations * seconds, EXACT_SECONDS)
-    num_failures = total_seconds / mtbf_seconds(site.cluster, failures, max(seconds, 1e-9))
+    num_failures = total_seconds / mtbf_seconds(site.cluster, failures, max(seconds, 1e-9), NUM_LOSSES)
     cause = f"{num_failures:,.0f} losses in {total_seconds / SECONDS_PER_HOUR:,.3g} h of iterations"
     num_memberships = min(num_failures, MOST_MEMBERSHIPS) if scenario.cluster.nodes_per_stage > 1 else 1.0
     causes[cause] = num_failures * EVENTS_PER_FAILURE + num_memberships * operations

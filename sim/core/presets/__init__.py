@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -27,15 +27,38 @@ REPLACED = {
 """Keys that a change of another one replaces: equivalent figures, or the rows read from a file."""
 
 
+class Presets(Mapping[str, dict[str, Any]]):
+    """The presets of a kind by name. Only those that are asked for are parsed, which takes most of the time."""
+
+    def __init__(self, kind: str) -> None:
+        self._text = text_of(kind)
+        starts = [(entry[1], entry.start()) for entry in re.finditer(r"^([^\s#].*?):", self._text, re.MULTILINE)]
+        ends = [start for _, start in starts[1:]] + [len(self._text)]
+        self._places = {name: slice(start, end) for (name, start), end in zip(starts, ends, strict=True)}
+        self._parsed: dict[str, dict[str, Any]] = {}
+
+    def __getitem__(self, name: str) -> dict[str, Any]:
+        if name not in self._parsed:
+            place = self._places[name]
+            has_alias = re.search(r": \*\w", self._text[place])  # of an anchor in an entry before
+            text = self._text[: place.stop] if has_alias else self._text[place]
+            self._parsed[name] = {"name": name, **frozen(YAML(typ="safe").load(text)[name])}
+        return self._parsed[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
 @cache
-def presets(kind: str) -> dict[str, dict[str, Any]]:
+def presets(kind: str) -> Presets:
     """All presets of a kind (one of `KINDS`, or failures) by name."""
-    return {name: {"name": name, **frozen(entry)} for name, entry in YAML(typ="safe").load(text_of(kind)).items()}
-
-
-def names_of_presets(kind: str) -> list[str]:
-    """Names of all presets of a kind, without reading the rest of the YAML, which takes a hundred times as long."""
-    return re.findall(r"^([^\s#].*?):", text_of(kind), re.MULTILINE)
+    return Presets(kind)
 
 
 def text_of(kind: str) -> str:

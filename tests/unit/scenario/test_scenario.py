@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from sim.core.presets import KINDS, names_of_presets, presets
+from sim.core.presets import KINDS, frozen, presets, text_of
 from sim.failures import PROCESSES
 from sim.results.storage import resolved_yaml
 from sim.scenario.checks import CHECKS
@@ -106,8 +106,9 @@ def test_every_strategy_can_be_named_by_its_kind_alone(kind: str):
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "failures"])
-def test_names_of_presets_are_those_of_their_file(kind: str):
-    assert names_of_presets(kind) == list(presets(kind))
+def test_presets_are_those_of_their_file_parsed_whole(kind: str):
+    whole = YAML(typ="safe").load(text_of(kind))
+    assert dict(presets(kind)) == {name: {"name": name, **frozen(entry)} for name, entry in whole.items()}
 
 
 def test_presets_and_checks_have_proper_names():
