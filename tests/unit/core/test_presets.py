@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from sim.core.presets import merged, presets
+from sim.core.presets import merged, presets, text_of
 from sim.failures import PROCESSES
 from sim.results.storage import resolved_yaml
 from sim.scenario.loading import ScenarioError, parse_scenario
@@ -30,17 +30,16 @@ NAMES = ", ".join(OWN)
 
 
 @pytest.fixture(autouse=True)
-def own_presets():
-    """Presets of these tests in place of the shipped ones, whose order is kept."""
-    known = presets("failures")
-    shipped = dict(known)
-    known.clear()
-    for name, options in OWN.items():
-        known[name] = {"name": name, "description": "of a test", "source": "made up", **options}
+def own_presets(monkeypatch: pytest.MonkeyPatch):
+    """Presets of these tests in place of the shipped ones."""
+    entries = {name: {"description": "of a test", "source": "made up", **options} for name, options in OWN.items()}
+    text = "\n".join(f"{name}: {json.dumps(entry)}" for name, entry in entries.items())
+    shipped = text_of
+    monkeypatch.setattr("sim.core.presets.text_of", lambda kind: text if kind == "failures" else shipped(kind))
+    presets.cache_clear()
     schema.cache_clear()
     yield
-    known.clear()
-    known.update(shipped)
+    presets.cache_clear()
     schema.cache_clear()
 
 
