@@ -1,14 +1,13 @@
 """The excess loss after one failure as a function of stage, step and steps since, fitted to branches.
 
-    excess = cost of the stage × (step / scale)^growth × (1 + steps since / 3)^-healing of the stage
+    excess = cost of the stage × (step / scale)^GROWTH × (1 + steps since / 3)^-healing of the stage
 
 What a failure costs grows with the steps for which the lost stage was trained apart from what replaces it, and heals by
-a power law: most of the excess is gone after some
-tens of steps, the rest stays for hundreds. A stage that starts from a bad copy, such as S1 of CheckFree, heals faster
-than others. Fitted by weighted least
-squares (`scipy.optimize.least_squares`) to means over training seeds; weights are the inverse spread over branches at
-the same number of steps since the failure. The excess at once, before any training, is not fitted: it is gone after a
-few steps, and too large to weigh beside what lasts.
+a power law: most of the excess is gone after some tens of steps, the rest stays for hundreds. A stage that starts from
+a bad copy, such as S1 of CheckFree, heals faster than others. Fitted by weighted least squares
+(`scipy.optimize.least_squares`) to means over training seeds; weights are the inverse spread over branches at the same
+number of steps since the failure. The excess at once, before any training, is not fitted: it is gone after a few steps,
+and too large to weigh beside what lasts.
 """
 
 from __future__ import annotations
@@ -27,10 +26,14 @@ Floats = npt.NDArray[np.float64]
 DELAY_STEPS = 3.0
 """Steps from which on the power law holds: less than the first comparison, so that it is not fitted."""
 
-GROWTH, HEALING, OF_STAGE = (1.0, 0.3), (0.5, 0.1), 0.2
-"""What is known before any data, as mean and standard deviation of the growth and of the common healing, and the
-standard deviation of the stages' healing around it. Few branches move the fit from there a little, many decide it.
-From branches of the quickstart's proxy over 200 steps; shorter ones alone let the excess vanish too fast."""
+GROWTH = 0.8
+"""Exponent of the steps apart. From whole runs of the quickstart's proxy, not fitted to branches: in these the steps
+apart are those since the start, with which the cost grows faster (exponents 0.9 to 1.2)."""
+
+HEALING, OF_STAGE = (0.5, 0.1), 0.2
+"""What is known before any data: mean and standard deviation of the common healing, and the standard deviation of the
+stages' healing around it. Few branches move the fit from there a little, many decide it. From branches of the
+quickstart's proxy over 200 steps; shorter ones alone let the excess vanish too fast."""
 
 LIMITS = 0.05, 3.0
 
@@ -39,12 +42,11 @@ LIMITS = 0.05, 3.0
 class Healing:
     """The fitted excess of a strategy, in nats per token.
 
-    costs: by stage, at step `scale`, at once. growth, healing (by stage): as in the module's formula.
+    costs: by stage, at step `scale`, at once. healing: exponent by stage, as in the module's formula.
     """
 
     costs: Mapping[int, float]
     scale: float
-    growth: float
     healing: Mapping[int, float]
 
     def excess(self, stage: int, step: float, since: Floats) -> Floats:
@@ -56,7 +58,7 @@ class Healing:
             mean: Floats = np.mean([self.excess(other, step, since) for other in self.costs], axis=0)
             return mean
         shape = (1.0 + np.maximum(since, 0.0) / DELAY_STEPS) ** -self.healing[stage]
-        found: Floats = self.costs[stage] * (step / self.scale) ** self.growth * np.where(since >= 0.0, shape, 0.0)
+        found: Floats = self.costs[stage] * (step / self.scale) ** GROWTH * np.where(since >= 0.0, shape, 0.0)
         return found
 
     def of_failures(self, rebuilt: Sequence[Rebuilt], steps: Floats) -> Floats:
@@ -106,24 +108,23 @@ def fit(branches: pd.DataFrame) -> Healing:
     steps, since, found = (means[name].to_numpy(float) for name in ("step", "after_steps", "excess"))
 
     def costs_at(parameters: Floats) -> tuple[Floats, Floats]:
-        """The costs of all stages that fit best with other parameters, and the shape of the excess."""
-        growth, _, *healing = parameters
-        shape = (steps / scale) ** growth * (1.0 + since / DELAY_STEPS) ** -np.array(healing)[of_stage]
+        """The costs of all stages that fit best with a healing, and the shape of the excess."""
+        shape = (steps / scale) ** GROWTH * (1.0 + since / DELAY_STEPS) ** -parameters[1:][of_stage]
         top, bottom = (np.bincount(of_stage, weights**2 * shape * other, len(stages)) for other in (found, shape))
         return np.maximum(top / bottom, 0.0), shape
 
     def residuals(parameters: Floats) -> Floats:
         costs, shape = costs_at(parameters)
-        before = [(parameters[place] - mean) / spread for place, (mean, spread) in enumerate((GROWTH, HEALING))]
+        mean, spread = HEALING
+        before = [(parameters[0] - mean) / spread]
         return np.concatenate(
-            [weights * (costs[of_stage] * shape - found), before, (parameters[2:] - parameters[1]) / OF_STAGE]
+            [weights * (costs[of_stage] * shape - found), before, (parameters[1:] - parameters[0]) / OF_STAGE]
         )
 
-    start = [GROWTH[0], *[HEALING[0]] * (1 + len(stages))]
-    parameters = scipy.optimize.least_squares(residuals, start, bounds=LIMITS).x
+    parameters = scipy.optimize.least_squares(residuals, [HEALING[0]] * (1 + len(stages)), bounds=LIMITS).x
     costs, _ = costs_at(parameters)
-    healing = dict(zip(stages, parameters[2:].tolist(), strict=True))
-    return Healing(dict(zip(stages, costs.tolist(), strict=True)), scale, float(parameters[0]), healing)
+    healing = dict(zip(stages, parameters[1:].tolist(), strict=True))
+    return Healing(dict(zip(stages, costs.tolist(), strict=True)), scale, healing)
 
 
 def fitted_rows(branches: pd.DataFrame) -> pd.DataFrame:

@@ -55,6 +55,46 @@ def test_advice_with_training_rests_on_single_failures(predicted):
     assert "Training: 84 steps; 84 of them known, 0 to train." in again.stdout
 
 
+@pytest.fixture(scope="module")
+def longer(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[float]]:
+    """A folder, and the losses of training without failures at step 280, the end of the last branch, and at 320."""
+    folder = tmp_path_factory.mktemp("longer")
+    path = write_scenario(
+        folder, ALONE.replace("steps: 24", "steps: 320").replace("interval_steps: 6", "interval_steps: 20")
+    )
+    path.write_text(path.read_text().replace("learning_rate: 0.003", "learning_rate: 0.0003"))  # the loss still falls
+    ended = churnlab("run", path, "--set", "strategies=[none]", folder=folder)
+    assert ended.returncode == 0, ended.stderr
+    losses = results.load(folder / "results" / "tiny").iterations.dropna(subset=["validation_loss"])
+    by_step = losses.groupby("step")["validation_loss"].min()
+    return folder, [float(by_step.loc[:280].min()), float(by_step.loc[320])]
+
+
+@pytest.mark.parametrize("is_early", [True, False])
+def test_trunks_end_with_the_last_branch_unless_the_target_comes_later(longer, is_early):
+    folder, (by_280, at_320) = longer
+    assert at_320 < by_280
+    target = by_280 + 0.01 if is_early else (by_280 + at_320) / 2
+    changes = ["training.steps=320", "training.evaluation.interval_steps=20", "failures.rate_per_hour=0.01"]
+    options = [f"--set={change}" for change in [*changes, f"training.target_validation_loss={target}"]]
+    places = (
+        "--jobs",
+        "1",
+        "--time-replicates",
+        "2",
+        "--check",
+        "0",
+        "--replicates",
+        "1",
+        "--results",
+        folder / "made",
+    )
+    ended = churnlab("advise", "tiny.yaml", *options, *places, folder=folder)
+    assert ended.returncode == 0, ended.stderr
+    goes_on = "not reached by step 280 without failures: training without failures goes on to step 320."
+    assert (goes_on in " ".join(ended.stdout.split())) is not is_early
+
+
 def test_a_map_with_training_is_written_without_runs(predicted):
     folder, _ = predicted
     options = ("--results", folder / "maps", "--cache", folder / "cache", "--jobs", "1", "--time-replicates", "3")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import pandas as pd
 
-from models.training_plan import together
+from models.training_plan import Demands, together
 from sim.core.text import format_count
 from sim.experiments.branches.design import BranchDesign, default_steps, stages_that_fail
 from sim.experiments.branches.measured import BranchedStrategy, validation_loss
@@ -23,7 +23,7 @@ from sim.experiments.strategy_map.trained import TrainingJob
 from sim.experiments.training import Texts, keep_compiled_code, on_this_machine
 from sim.experiments.training_workers import TrainingWorkers
 from sim.results.healing import Rebuilt
-from sim.results.prediction import Prediction
+from sim.results.prediction import FEWEST_CONTINUED, Prediction
 from sim.results.strategy_map import Cell
 from sim.scenario.scenario import Scenario
 
@@ -50,6 +50,12 @@ class PredictedIterations:
     def without(self) -> Mapping[Seeds, float]:
         """Iterations without failures, by seeds (the failure seed is 0)."""
         return {(0, seed): self._iterations(seed, ()) for seed in self.prediction.seeds}
+
+    @property
+    def is_reached_without_failures(self) -> bool:
+        """Whether all trunks reach the target in the steps that they were trained for."""
+        most = self.prediction.steps[-1] * self.iterations_per_step
+        return all(iterations <= most for iterations in self.without.values())
 
     def of_run(self, failures_per_iteration: float, rebuilt: Sequence[Rebuilt]) -> tuple[float, ...]:  # noqa: ARG002
         """Iterations of a run in which these stages are rebuilt, by training seed."""
@@ -82,14 +88,20 @@ class SingleFailures:
         texts, surveyed = Texts(training.base_folder, training.cache), {}
         for group, cell in cells.items():
             scenario = on_this_machine(grid.equal_scenario(cell, group.strategy))
-            design = design_of(scenario, grid.seeds.training, group in self.edited)
+            design = replace(
+                design_of(scenario, grid.seeds.training, group in self.edited), trunk_steps=first_trunk_steps(scenario)
+            )
             arguments = grid.candidates[group.strategy], design.all_failures, design.num_steps_after
             surveyed[group] = scenario, design, training.executor.submit(trunk_of, scenario, *arguments)
         self.strategies = {
             group: BranchedStrategy(scenario, texts.of(scenario), future.result(), design)
             for group, (scenario, design, future) in surveyed.items()
         }
-        self.demands = together(one.demands() for one in self.strategies.values())
+
+    @property
+    def demands(self) -> Demands:
+        """The validation losses to be known."""
+        return together(one.demands() for one in self.strategies.values())
 
     @property
     def num_branches(self) -> int:
@@ -111,12 +123,32 @@ class SingleFailures:
         return TrainingWorkers(self.training.executor, corpora)
 
     def measured(self) -> dict[ComparisonGroup, PredictedIterations]:
-        """Train what is needed, and fit the predictions. ValueError if training fails."""
-        first = next(iter(self.strategies.values()))
+        """Train what is needed, and fit the predictions. ValueError if training fails.
+
+        Trunks that miss the target are trained on to the end of the training.
+        """
+        found = self._fitted()
+        last = {group: one.scenario.training.steps for group, one in self.strategies.items()}
+        to_go_on = [group for group, one in found.items() if one.prediction.steps[-1] < last[group]]
+        if to_go_on and not all(one.is_reached_without_failures for one in found.values()):
+            self.training.observer.noted(
+                f"The target is not reached by step {found[to_go_on[0]].prediction.steps[-1]:,} without failures: "
+                f"training without failures goes on to step {last[to_go_on[0]]:,}."
+            )
+            for group in to_go_on:
+                one = self.strategies[group]
+                design = replace(one.design, trunk_steps=one.scenario.training.evaluated_steps)
+                self.strategies[group] = replace(one, design=design)
+            found = self._fitted()
+        return found
+
+    def _fitted(self) -> dict[ComparisonGroup, PredictedIterations]:
+        """Train what is not known yet, and fit the predictions."""
+        first, demands = next(iter(self.strategies.values())), self.demands
         keep_compiled_code(first.scenario, self.training.cache)
         with shared_training(self.training.cache) as shared, closing(self._trainers()) as trainers:
-            train(self.demands, shared, trainers, self.training.executor, self.training.observer.progressed)
-            losses = shared.losses(self.demands)
+            train(demands, shared, trainers, self.training.executor, self.training.observer.progressed)
+            losses = shared.losses(demands)
         if first.corpus:
             self.training.corpus_description = first.corpus.description
         loss = validation_loss(first.scenario.training.learner, losses)
@@ -133,9 +165,26 @@ class SingleFailures:
 
 def design_of(scenario: Scenario, seeds: Sequence[int], is_edited: bool) -> BranchDesign:
     """The trunks of all seeds; and where weights are changed, each stage lost once by each seed, at steps in turn."""
-    last, evaluated = scenario.training.steps, scenario.training.evaluated_steps
+    evaluated = scenario.training.evaluated_steps
     if not is_edited:
         return BranchDesign(dict.fromkeys(seeds, ()), (0,), evaluated)
-    after = AFTER_STEPS if last >= 4 * AFTER_STEPS[-1] else (max(1, last // 8), max(2, last // 4))
-    steps = default_steps(last, after[-1])
+    steps, after = branch_steps(scenario)
     return BranchDesign.rotated(seeds, stages_that_fail(scenario), steps, after, evaluated)
+
+
+def branch_steps(scenario: Scenario) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Steps at which a stage is lost, and steps after that at which losses are compared."""
+    last = scenario.training.steps
+    after = AFTER_STEPS if last >= 4 * AFTER_STEPS[-1] else (max(1, last // 8), max(2, last // 4))
+    return default_steps(last, after[-1]), after
+
+
+def first_trunk_steps(scenario: Scenario) -> tuple[int, ...]:
+    """Validated steps up to the end of the last branch: what trunks are trained for at first.
+
+    A prediction continues the trunk beyond them, if there are enough; else all validated steps.
+    """
+    steps, after = branch_steps(scenario)
+    evaluated = scenario.training.evaluated_steps
+    first = tuple(step for step in evaluated if step <= max(steps, default=0) + after[-1])
+    return first if len(first) >= FEWEST_CONTINUED else evaluated
