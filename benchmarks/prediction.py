@@ -1,20 +1,21 @@
 """Predictions of whole runs against whole runs: bias, spread, and the real seconds that each took.
 
-    python -m benchmarks.prediction [PAIRS] [CACHE]
+    python -m benchmarks.prediction [--pairs 14] [--steps 800] [--target 2.0] [--rates 0.08 0.16 0.32] [--cache FOLDER]
 
-The quickstart's CheckFree and CheckFree+ under independent pairs of seeds (14) at three failure rates. First the
-branches of as many training seeds are measured, which serve every rate, then the whole runs are trained. Each run is
-compared with the prediction of its own seed and failures: the loss above that of training without failures, by part of
-the run, and the steps to the target. The seeds are none of those with which the form of the prediction was chosen. A
-CACHE folder keeps what was trained.
+The quickstart's CheckFree and CheckFree+ under independent pairs of seeds at some failure rates. First the branches of
+as many training seeds are measured, which serve every rate, then the whole runs are trained. Each run is compared with
+the prediction of its own seed and failures: the loss above that of training without failures, by part of the run, and
+the steps to the target. The seeds are none of those with which the form of the prediction was chosen. The folder of
+--cache keeps what was trained.
 """
 
 from __future__ import annotations
 
+import argparse
 import math
-import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -32,22 +33,33 @@ from sim.simulation.run import simulate, time_only
 SCENARIO = Path(__file__).parents[1] / "scenarios" / "quickstart.yaml"
 STRATEGIES = ("checkfree", "checkfree_plus")
 AFTER_STEPS = (0, 20, 60)
-RATES_PER_HOUR = (0.08, 0.16, 0.32)
 FIRST_SEED = 100
 PARTS = {"second quarter": (0.25, 0.5), "second half": (0.5, 1.0)}
 """Parts of a run in which excess losses are compared, as shares of its steps."""
 
 
-def main(num_pairs: int = 14, cache: Path | None = None) -> None:
+def main() -> None:
     """Measure branches and whole runs, and print how they agree."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=14, help="pairs of a failure seed and a training seed")
+    parser.add_argument("--steps", type=int, default=800, help="steps of a run")
+    parser.add_argument("--target", type=float, default=2.0, help="validation loss to be reached")
+    parser.add_argument("--rates", type=float, nargs="+", default=[0.08, 0.16, 0.32], help="failures per hour")
+    parser.add_argument("--cache", type=Path, help="folder of training states")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="churnlab-") as folder:
-        cache = cache or Path(folder) / "cache"
+        cache = options.cache or Path(folder) / "cache"
         began, predictions = time.perf_counter(), dict[str, Prediction]()
-        for rate_per_hour in RATES_PER_HOUR:
-            scenario = compared_scenario(num_pairs, rate_per_hour)
+        for rate_per_hour in options.rates:
+            changes = {
+                "failures.rate_per_hour": rate_per_hour,
+                "training.steps": options.steps,
+                "training.target_validation_loss": options.target,
+            }
+            scenario = compared_scenario(options.pairs, changes)
             if not predictions:
                 predictions = branches(scenario, cache=cache).predictions()
-                print(f"branches of {num_pairs} training seeds: {time.perf_counter() - began:.0f} s of real time")
+                print(f"branches of {options.pairs} training seeds: {time.perf_counter() - began:.0f} s of real time")
             began = time.perf_counter()
             results = run_scenario(scenario, Path(folder) / f"{rate_per_hour:g}", SCENARIO.parent, cache).results()
             seconds = time.perf_counter() - began
@@ -61,9 +73,9 @@ def main(num_pairs: int = 14, cache: Path | None = None) -> None:
                 print_agreement(name, pd.DataFrame(rows))
 
 
-def compared_scenario(num_pairs: int, rate_per_hour: float) -> Scenario:
-    """The quickstart with the strategies that change weights, at a failure rate, under fresh pairs of seeds."""
-    scenario = load_scenario(SCENARIO, {"failures.rate_per_hour": rate_per_hour})
+def compared_scenario(num_pairs: int, changes: Mapping[str, float]) -> Scenario:
+    """The quickstart, changed, with the strategies that change weights, under fresh pairs of seeds."""
+    scenario = load_scenario(SCENARIO, changes)
     seeds = tuple(range(FIRST_SEED, FIRST_SEED + num_pairs))
     changed = {
         "strategies": tuple(config for config in scenario.strategies if config.name in STRATEGIES),
@@ -116,5 +128,4 @@ def agreement(rows: pd.DataFrame, what: str) -> str:
 
 
 if __name__ == "__main__":
-    arguments = sys.argv[1:]
-    main(int(arguments[0]) if arguments else 14, Path(arguments[1]) if len(arguments) > 1 else None)
+    main()

@@ -14,6 +14,7 @@ Failures = tuple[tuple[int, int], ...]
 """Stage and step of each failure."""
 
 SHARES = (0.25, 0.5, 0.75)
+"""Of the training, at which a stage is lost by default."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,17 @@ class BranchDesign:
         after_steps: tuple[int, ...],
         trunk_steps: tuple[int, ...],
     ) -> BranchDesign:
-        """A design in which each training seed loses each stage once, at steps that rotate over seeds and stages."""
+        """A design in which seeds take turns: each loses every other stage once, a single seed all stages.
+
+        The steps rotate over seeds and stages.
+        """
+        turns = min(2, len(seeds))
         failures = {
-            seed: tuple((stage, steps[(number + place) % len(steps)]) for place, stage in enumerate(stages))
+            seed: tuple(
+                (stage, steps[(number + place) % len(steps)])
+                for place, stage in enumerate(stages)
+                if (number + place) % turns == 0
+            )
             for number, seed in enumerate(seeds)
         }
         return cls(failures, after_steps, trunk_steps)
@@ -96,8 +105,8 @@ def stages_that_fail(scenario: Scenario) -> tuple[int, ...]:
     return tuple(stage for stage in range(scenario.workload.num_stages + 1) if stage not in immune)
 
 
-def default_steps(num_steps: int, num_steps_after: int) -> tuple[int, ...]:
-    """A quarter, half and three quarters of the training, as far as the branches end with it; else the last such."""
+def default_steps(num_steps: int, num_steps_after: int, shares: Sequence[float] = SHARES) -> tuple[int, ...]:
+    """Steps at shares of the training, as far as the branches end with it; else the last such step."""
     last = num_steps - num_steps_after
-    wanted = dict.fromkeys(round(num_steps * share) for share in SHARES)
+    wanted = dict.fromkeys(round(num_steps * share) for share in shares)
     return tuple(step for step in wanted if 1 <= step <= last) or ((last,) if last > 0 else ())

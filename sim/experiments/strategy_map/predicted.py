@@ -27,8 +27,14 @@ from sim.results.prediction import FEWEST_CONTINUED, Prediction
 from sim.results.strategy_map import Cell
 from sim.scenario.scenario import Scenario
 
+SHARES = (0.2, 0.4, 0.6)
+"""Of the training, at which stages are lost."""
+
 AFTER_STEPS = (10, 20, 40)
 """Steps after a failure at which branches are compared, in trainings of 160 steps or more."""
+
+MOST_CONTINUED = 1.25
+"""Multiple of a trunk's steps up to which its continuation may reach the target without failures."""
 
 ERROR = 0.25
 """Share of what failures add to the iterations by which predictions may be off: see docs/one-failure.md."""
@@ -53,8 +59,8 @@ class PredictedIterations:
 
     @property
     def is_reached_without_failures(self) -> bool:
-        """Whether all trunks reach the target in the steps that they were trained for."""
-        most = self.prediction.steps[-1] * self.iterations_per_step
+        """Whether all trunks reach the target, or would soon after the steps that they were trained for."""
+        most = MOST_CONTINUED * self.prediction.steps[-1] * self.iterations_per_step
         return all(iterations <= most for iterations in self.without.values())
 
     def of_run(self, failures_per_iteration: float, rebuilt: Sequence[Rebuilt]) -> tuple[float, ...]:  # noqa: ARG002
@@ -125,14 +131,14 @@ class SingleFailures:
     def measured(self) -> dict[ComparisonGroup, PredictedIterations]:
         """Train what is needed, and fit the predictions. ValueError if training fails.
 
-        Trunks that miss the target are trained on to the end of the training.
+        Trunks that are far from the target are trained on to the end of the training.
         """
         found = self._fitted()
         last = {group: one.scenario.training.steps for group, one in self.strategies.items()}
         to_go_on = [group for group, one in found.items() if one.prediction.steps[-1] < last[group]]
         if to_go_on and not all(one.is_reached_without_failures for one in found.values()):
             self.training.observer.noted(
-                f"The target is not reached by step {found[to_go_on[0]].prediction.steps[-1]:,} without failures: "
+                f"The target is not near at step {found[to_go_on[0]].prediction.steps[-1]:,} without failures: "
                 f"training without failures goes on to step {last[to_go_on[0]]:,}."
             )
             for group in to_go_on:
@@ -164,7 +170,7 @@ class SingleFailures:
 
 
 def design_of(scenario: Scenario, seeds: Sequence[int], is_edited: bool) -> BranchDesign:
-    """The trunks of all seeds; and where weights are changed, each stage lost once by each seed, at steps in turn."""
+    """The trunks of all seeds; and where weights are changed, stages that these lose in turn."""
     evaluated = scenario.training.evaluated_steps
     if not is_edited:
         return BranchDesign(dict.fromkeys(seeds, ()), (0,), evaluated)
@@ -176,7 +182,7 @@ def branch_steps(scenario: Scenario) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Steps at which a stage is lost, and steps after that at which losses are compared."""
     last = scenario.training.steps
     after = AFTER_STEPS if last >= 4 * AFTER_STEPS[-1] else (max(1, last // 8), max(2, last // 4))
-    return default_steps(last, after[-1]), after
+    return default_steps(last, after[-1], SHARES), after
 
 
 def first_trunk_steps(scenario: Scenario) -> tuple[int, ...]:

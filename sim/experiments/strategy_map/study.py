@@ -25,7 +25,7 @@ from sim.scenario.scenario import SeedsConfig
 from sim.strategies import trains_otherwise
 from sim.workload.iteration_time import MAX_BYTES, MAX_CACHED
 
-FEWEST_REPLICATES, FEWEST_TRAINING_SEEDS = 4, 3
+FEWEST_REPLICATES = FEWEST_TRAINING_SEEDS = 4
 """Pairs of seeds of trained runs; training seeds of single failures."""
 
 DRY_RUN_SEEDS = 3
@@ -40,7 +40,7 @@ class MapOptions:
     """How strategies are compared.
 
     objective: reach the target loss first, or at the lowest cost. predicts: whether the learning of whole runs is
-    predicted from single failures, under so many training seeds as `replicates` says (3). Else runs are trained at
+    predicted from single failures, under so many training seeds as `replicates` says (4). Else runs are trained at
     `num_samples` cells, under so many pairs of seeds (failure seeds if these are crossed); by default the scenario's,
     at least 4. num_checks: whole runs that are trained to check predictions, of each strategy that may be first; at
     most a run for each training seed. time_replicates: failure seeds of simulations without training. num_values: of

@@ -114,3 +114,13 @@ def test_one_failure_takes_consecutive_stages():
     assert rebuilt.edits == ()  # a stage without a neighbour on one side: the fallback goes back
     (alone,) = trunk_of(scenario(fallback="restart"), CHECKFREE, [(2, 3)], 4).recoveries
     assert [edit.stage for _, edit in alone.edits] == [2]
+
+
+def test_training_seeds_take_turns_with_the_stages():
+    design = BranchDesign.rotated(range(4), range(1, 7), (160, 320, 480), (10, 20), (20, 40))
+    assert all(len(failures) == 3 for failures in design.failures.values())
+    for stage in range(1, 7):
+        steps = [step for failures in design.failures.values() for each, step in failures if each == stage]
+        assert len(steps) == len(set(steps)) == 2
+    alone = BranchDesign.rotated([7], range(1, 7), (160, 320, 480), (10, 20), (20, 40))
+    assert [stage for stage, _ in alone.failures[7]] == [1, 2, 3, 4, 5, 6]
