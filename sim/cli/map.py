@@ -29,6 +29,8 @@ from sim.experiments.strategy_map.job import MapJob
 from sim.experiments.strategy_map.study import (
     FEWEST_REPLICATES,
     FEWEST_TRAINING_SEEDS,
+    TIME_REPLICATES_OF_ADVICE,
+    TIME_REPLICATES_OF_MAP,
     MapOptions,
     MapRequest,
     advice_of,
@@ -101,7 +103,7 @@ def map_(
     ] = 20,
     objective: ObjectiveOption = "time",
     replicates: Replicates = None,
-    time_replicates: TimeReplicates = 10,
+    time_replicates: TimeReplicates = TIME_REPLICATES_OF_MAP,
     sample_points: Annotated[
         int,
         typer.Option(
@@ -152,7 +154,7 @@ def advise(
     overrides: Overrides = None,
     objective: ObjectiveOption = "time",
     replicates: Replicates = None,
-    time_replicates: TimeReplicates = 10,
+    time_replicates: TimeReplicates = TIME_REPLICATES_OF_ADVICE,
     results: ResultsFolder = Path("results"),
     cache: CacheFolder = None,
     no_cache: NoCache = False,

@@ -28,6 +28,9 @@ from sim.workload.iteration_time import MAX_BYTES, MAX_CACHED
 FEWEST_REPLICATES = FEWEST_TRAINING_SEEDS = 4
 """Pairs of seeds of trained runs; training seeds of single failures."""
 
+TIME_REPLICATES_OF_MAP, TIME_REPLICATES_OF_ADVICE = 10, 20
+"""Failure seeds of simulations without training; an advice has few cells."""
+
 DRY_RUN_SEEDS = 3
 """Failure seeds of the survey in a dry run, at most."""
 
@@ -43,13 +46,14 @@ class MapOptions:
     predicted from single failures, under so many training seeds as `replicates` says (4). Else runs are trained at
     `num_samples` cells, under so many pairs of seeds (failure seeds if these are crossed); by default the scenario's,
     at least 4. num_checks: whole runs that are trained to check predictions, of each strategy that may be first; at
-    most a run for each training seed. time_replicates: failure seeds of simulations without training. num_values: of
-    an axis given as a range or by its field. jobs: workers; by default every core.
+    most a run for each training seed. time_replicates: failure seeds of simulations without training; by default 10 of
+    a map, 20 of an advice. num_values: of an axis given as a range or by its field. jobs: workers; by default every
+    core.
     """
 
     objective: Objective = "time"
     replicates: int | None = None
-    time_replicates: int = 10
+    time_replicates: int | None = None
     num_samples: int = 3
     num_values: int = 20
     jobs: int | None = None
@@ -101,7 +105,8 @@ class MapRequest:
     @property
     def num_time_seeds(self) -> int:
         """Failure seeds of simulations without training."""
-        return max(self.options.time_replicates, 2)
+        default = TIME_REPLICATES_OF_MAP if self.axes else TIME_REPLICATES_OF_ADVICE
+        return max(self.options.time_replicates or default, 2)
 
     @contextmanager
     def surveyed(self, observer: Observer, most_seeds: int | None = None) -> Iterator[MapJob]:
