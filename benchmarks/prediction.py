@@ -1,6 +1,6 @@
 """Predictions of whole runs against whole runs: bias, spread, and the real seconds that each took.
 
-    python -m benchmarks.prediction [--pairs 14] [--first-seed 100] [--steps 800] [--target 2.0] [--rates 0.08 0.16 0.32] [--cache FOLDER]
+    python -m benchmarks.prediction [--pairs 14] [--first-seed 100] [--steps 800] [--target 2.0] [--rates 0.08 0.16]
 
 The quickstart's CheckFree and CheckFree+ under independent pairs of seeds at some failure rates. First the branches of
 as many training seeds are measured, which serve every rate, then the whole runs are trained. Each run is compared with

@@ -1,10 +1,10 @@
 """The excess loss after one failure as a function of stage, step and steps since, fitted to branches.
 
-    excess = cost of the stage × (step / scale)^GROWTH × (1 + steps since / 3)^-healing of the stage
+    excess = cost of the stage × ((steps apart / scale)^GROWTH / (1 + steps since / 3))^healing of the stage
 
-What a failure costs grows with the steps for which the lost stage was trained apart from what replaces it, and heals by
-a power law: most of the excess is gone after some tens of steps, the rest stays for hundreds. A stage that starts from
-a bad copy, such as S1 of CheckFree, heals faster than others. Fitted by weighted least squares
+A failure heals by a power law: most of the excess is gone after some tens of steps, the rest stays for hundreds. A
+stage that starts from a bad copy, such as S1 of CheckFree, heals faster than others. The longer the lost stage was
+trained apart from what replaces it, the longer healing takes. Fitted by weighted least squares
 (`scipy.optimize.least_squares`) to means over training seeds; weights are the inverse spread over branches at the same
 number of steps since the failure. The excess at once, before any training, is not fitted: it is gone after a few steps,
 and too large to weigh beside what lasts.
@@ -26,9 +26,9 @@ Floats = npt.NDArray[np.float64]
 DELAY_STEPS = 3.0
 """Steps from which on the power law holds: less than the first comparison, so that it is not fitted."""
 
-GROWTH = 0.8
-"""Exponent of the steps apart. From whole runs of the quickstart's proxy, not fitted to branches: in these the steps
-apart are those since the start, with which the cost grows faster (exponents 0.9 to 1.2)."""
+GROWTH = 1.5
+"""Exponent of the steps apart in the time that healing takes, from whole runs of the quickstart's proxy. It is not
+fitted to branches, in which the steps apart are those since the start."""
 
 HEALING, OF_STAGE = (0.5, 0.1), 0.2
 """What is known before any data: mean and standard deviation of the common healing, and the standard deviation of the
@@ -57,8 +57,8 @@ class Healing:
         if stage not in self.costs:
             mean: Floats = np.mean([self.excess(other, step, since) for other in self.costs], axis=0)
             return mean
-        shape = (1.0 + np.maximum(since, 0.0) / DELAY_STEPS) ** -self.healing[stage]
-        found: Floats = self.costs[stage] * (step / self.scale) ** GROWTH * np.where(since >= 0.0, shape, 0.0)
+        shape = shape_of(step / self.scale, np.maximum(since, 0.0), self.healing[stage])
+        found: Floats = self.costs[stage] * np.where(since >= 0.0, shape, 0.0)
         return found
 
     def of_failures(self, rebuilt: Sequence[Rebuilt], steps: Floats) -> Floats:
@@ -71,6 +71,12 @@ class Healing:
         for one, apart in zip(rebuilt, steps_apart(rebuilt), strict=True):
             total += self.excess(one.stage, apart, steps - one.step)
         return total
+
+
+def shape_of(apart: Floats | float, since: Floats, healing: Floats | float) -> Floats:
+    """The excess as a share of the cost. apart: steps apart, as a multiple of the scale."""
+    shape: Floats = (apart**GROWTH / (1.0 + since / DELAY_STEPS)) ** healing
+    return shape
 
 
 class Rebuilt(NamedTuple):
@@ -109,7 +115,7 @@ def fit(branches: pd.DataFrame) -> Healing:
 
     def costs_at(parameters: Floats) -> tuple[Floats, Floats]:
         """The costs of all stages that fit best with a healing, and the shape of the excess."""
-        shape = (steps / scale) ** GROWTH * (1.0 + since / DELAY_STEPS) ** -parameters[1:][of_stage]
+        shape = shape_of(steps / scale, since, parameters[1:][of_stage])
         top, bottom = (np.bincount(of_stage, weights**2 * shape * other, len(stages)) for other in (found, shape))
         return np.maximum(top / bottom, 0.0), shape
 

@@ -36,7 +36,7 @@ AFTER_STEPS = (10, 20, 40)
 MOST_CONTINUED = 1.25
 """Multiple of a trunk's steps up to which its continuation may reach the target without failures."""
 
-ERROR = 0.25
+ERROR = 0.5
 """Share of what failures add to the iterations by which predictions may be off: see docs/one-failure.md."""
 
 
