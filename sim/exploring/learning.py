@@ -42,7 +42,8 @@ def measured(
     with_number = with_target(template.scenario, template.base_folder, cache)
     template = template.with_target(with_number.training.target_loss)
     scenario = template.scenario
-    design = design_of(scenario, scenario.seeds.training[:1], is_edited=True)
+    steps = scenario.training.evaluated_steps
+    design = design_of(scenario, scenario.seeds.training[:1], is_edited=True, trunk_steps=steps)
     with opened(scenario, template.base_folder, cache, jobs, observer, design=design) as job:
         observer.noted("\n".join(job.outline()))
         job.train()

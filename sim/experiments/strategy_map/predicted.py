@@ -94,9 +94,7 @@ class SingleFailures:
         texts, surveyed = Texts(training.base_folder, training.cache), {}
         for group, cell in cells.items():
             scenario = on_this_machine(grid.equal_scenario(cell, group.strategy))
-            design = replace(
-                design_of(scenario, grid.seeds.training, group in self.edited), trunk_steps=first_trunk_steps(scenario)
-            )
+            design = design_of(scenario, grid.seeds.training, group in self.edited, first_trunk_steps(scenario))
             arguments = grid.candidates[group.strategy], design.all_failures, design.num_steps_after
             surveyed[group] = scenario, design, training.executor.submit(trunk_of, scenario, *arguments)
         self.strategies = {
@@ -169,13 +167,12 @@ class SingleFailures:
         return found
 
 
-def design_of(scenario: Scenario, seeds: Sequence[int], is_edited: bool) -> BranchDesign:
+def design_of(scenario: Scenario, seeds: Sequence[int], is_edited: bool, trunk_steps: Sequence[int]) -> BranchDesign:
     """The trunks of all seeds; and where weights are changed, stages that these lose in turn."""
-    evaluated = scenario.training.evaluated_steps
     if not is_edited:
-        return BranchDesign(dict.fromkeys(seeds, ()), (0,), evaluated)
+        return BranchDesign(dict.fromkeys(seeds, ()), (0,), tuple(trunk_steps))
     steps, after = branch_steps(scenario)
-    return BranchDesign.rotated(seeds, stages_that_fail(scenario), steps, after, evaluated)
+    return BranchDesign.rotated(seeds, stages_that_fail(scenario), steps, after, tuple(trunk_steps))
 
 
 def branch_steps(scenario: Scenario) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -186,11 +183,12 @@ def branch_steps(scenario: Scenario) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def first_trunk_steps(scenario: Scenario) -> tuple[int, ...]:
-    """Validated steps up to the end of the last branch: what trunks are trained for at first.
+    """The validated steps for which trunks are trained at first: up to the end of the last branch.
 
-    A prediction continues the trunk beyond them, if there are enough; else all validated steps.
+    All where these are too few to continue the trunk, or where a learning rate that decays bends it later.
     """
     steps, after = branch_steps(scenario)
     evaluated = scenario.training.evaluated_steps
     first = tuple(step for step in evaluated if step <= max(steps, default=0) + after[-1])
-    return first if len(first) >= FEWEST_CONTINUED else evaluated
+    is_line = len(first) >= FEWEST_CONTINUED and scenario.training.optimizer.decay == "constant"
+    return first if is_line else evaluated
