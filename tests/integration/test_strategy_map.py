@@ -147,3 +147,17 @@ def test_interpolated_cells_lie_between_their_neighbours(tmp_path):
         if len(row):
             assert row["hours"].item() == pytest.approx(fmean(passed.seconds.values()) / SECONDS_PER_HOUR, rel=0.05)
             assert math.isnan(row["hours_low"].item())
+
+
+def test_the_own_cell_is_evaluated_inside_a_mesh_whose_corners_agree(tmp_path):
+    path = maps.write(
+        tmp_path, maps.TEXT.replace("checkpoint, interval_iterations: 10", "checkpoint, interval_iterations: 1")
+    )
+    x, y = (
+        "failures.rate_per_hour=0.29,0.292,0.294,0.296,0.3,0.302,0.304,0.306,0.308",
+        "network.bandwidth_factor=1,1.01,1.02",
+    )
+    job = maps.evaluated(path, x, y, time_seeds=(0,), num_samples=1)
+    assert job.grid.own_cell == (4, 0)
+    assert job.grid.own_cell in job.results
+    assert len(job.results) < len(job.grid.points)

@@ -207,7 +207,7 @@ class MapJob:
         return IterationsToTarget(in_order, most, is_flat=not changes_weights(cells))
 
     def evaluate(self) -> None:
-        """Evaluate the coarse mesh, then cells where neighbours differ; along a single axis all cells."""
+        """Evaluate the coarse mesh, cells where neighbours differ, and the scenario's own; along one axis all cells."""
         num_cells = len(self.grid.points)
         self.training.observer.noted(f"Times to the target are simulated in the cells needed, of {num_cells}.")
 
@@ -219,8 +219,8 @@ class MapJob:
             return {cell: self.results[cell].label for cell in cells}
 
         _, self.meshes = refined(*self._lines, labels)
-        if self.grid.shape[1] == 1:
-            labels([cell for cell in self.grid.points if cell not in self.results])
+        wanted = self.grid.points if self.grid.shape[1] == 1 else filter(None, [self.grid.own_cell])
+        labels([cell for cell in wanted if cell not in self.results])
 
     def _ranked(self, cell: Cell, passages: dict[str, FirstPassages]) -> CellResult:
         """The ranking of strategies in a cell. Errors are shares: of interpolation, and half a validation interval."""
