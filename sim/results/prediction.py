@@ -19,7 +19,7 @@ from sim.results.healing import Floats, Healing, Rebuilt, amplitudes, fit
 from sim.results.seed_means import means_over_seeds
 
 EXTENSION = 2
-"""Multiple of the trained steps up to which a target is looked for."""
+"""Multiple of the steps of the training up to which a target is looked for."""
 
 FEWEST_CONTINUED = 8
 """Validations of a trunk from which on it can be continued."""
@@ -31,15 +31,19 @@ class Prediction:
 
     steps: at which trunks were validated, ascending; trunks: losses there by training seed, in nats per token.
     healing: of one failure; None where recoveries never change weights. factors: on it, by training seed.
+    num_steps: of the training; by default those of the trunks.
     """
 
     steps: tuple[int, ...]
     trunks: Mapping[int, Floats]
     healing: Healing | None = None
     factors: Mapping[int, float] = field(default_factory=dict)
+    num_steps: int | None = None
 
     @classmethod
-    def of(cls, trunks: pd.DataFrame, branches: pd.DataFrame, steps: Sequence[int]) -> Prediction:
+    def of(
+        cls, trunks: pd.DataFrame, branches: pd.DataFrame, steps: Sequence[int], num_steps: int | None = None
+    ) -> Prediction:
         """Fit the rows of a strategy in `Branches.trunks` and `Branches.table`. steps: those to be used of trunks."""
         at = trunks[trunks["step"].isin(steps)].sort_values("step")
         seeds = sorted(set(at["training_seed"].tolist()))
@@ -47,9 +51,9 @@ class Prediction:
         rebuilt = branches[branches["is_rebuilt"]] if len(branches) else branches
         known = tuple(sorted(set(at["step"].astype(int))))
         if not len(rebuilt) or rebuilt["excess"].isna().all():
-            return cls(known, curves)
+            return cls(known, curves, num_steps=num_steps)
         healing = fit(rebuilt)
-        return cls(known, curves, healing, amplitudes(rebuilt, healing))
+        return cls(known, curves, healing, amplitudes(rebuilt, healing), num_steps)
 
     @property
     def seeds(self) -> list[int]:
@@ -69,7 +73,7 @@ class Prediction:
     def step_of(self, target: float, seed: int, rebuilt: Sequence[Rebuilt]) -> float:
         """The first validated step at which the predicted loss is at most a target; NaN if it is missed.
 
-        Up to EXTENSION times the last step the trunk is continued (`continued`), beyond that the target is missed.
+        Up to EXTENSION times `num_steps` the trunk is continued (`continued`), beyond that the target is missed.
         """
         reached = np.flatnonzero(self.losses(seed, rebuilt) <= target)
         if len(reached):
@@ -77,7 +81,7 @@ class Prediction:
         if len(self.steps) < FEWEST_CONTINUED:
             return math.nan
         interval, last = self.steps[-1] - self.steps[-2], self.steps[-1]
-        later = np.arange(last + interval, EXTENSION * last + 1, interval, dtype=float)
+        later = np.arange(last + interval, EXTENSION * (self.num_steps or last) + 1, interval, dtype=float)
         losses = self._with_excess(self.continued(seed, later), seed, rebuilt, later)
         reached = np.flatnonzero(losses <= target)
         return float(later[reached[0]]) if len(reached) else math.nan

@@ -159,8 +159,9 @@ class SingleFailures:
         found = {}
         for group, one in self.strategies.items():
             trunks, branches = pd.DataFrame(one.trunk_rows(loss)), pd.DataFrame(one.rows(loss))
-            prediction = Prediction.of(trunks, branches, one.design.trunk_steps)
-            target = one.scenario.training.target_loss
+            training = one.scenario.training
+            prediction = Prediction.of(trunks, branches, one.design.trunk_steps, training.steps)
+            target = training.target_loss
             assert target is not None
             iterations = one.scenario.iterations_per_step
             found[group] = PredictedIterations(prediction, target, iterations, group not in self.edited)

@@ -113,6 +113,9 @@ def test_a_trunk_is_continued_along_the_logarithm_of_the_step():
     assert found.step_of(5.0 - 0.5 * math.log(390), 0, []) == 400.0
     assert found.step_of(5.0 - 0.5 * math.log(590), 0, []) == 600.0
     assert math.isnan(found.step_of(5.0 - 0.5 * math.log(850), 0, []))  # after twice the steps
+    longer = Prediction(found.steps, found.trunks, num_steps=600)
+    assert longer.step_of(5.0 - 0.5 * math.log(850), 0, []) == 860.0
+    assert math.isnan(longer.step_of(5.0 - 0.5 * math.log(1210), 0, []))
     rising = Prediction(tuple(steps), {0: np.array([2.0 + 0.001 * step for step in steps])})
     assert math.isnan(rising.step_of(1.0, 0, []))
     short = Prediction((20, 40), {0: np.array([3.0, 2.0])})
