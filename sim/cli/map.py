@@ -29,8 +29,6 @@ from sim.experiments.strategy_map.job import MapJob
 from sim.experiments.strategy_map.study import (
     FEWEST_REPLICATES,
     FEWEST_TRAINING_SEEDS,
-    TIME_REPLICATES_OF_ADVICE,
-    TIME_REPLICATES_OF_MAP,
     MapOptions,
     MapRequest,
     advice_of,
@@ -103,7 +101,7 @@ def map_(
     ] = 20,
     objective: ObjectiveOption = "time",
     replicates: Replicates = None,
-    time_replicates: TimeReplicates = TIME_REPLICATES_OF_MAP,
+    time_replicates: TimeReplicates = 10,
     sample_points: Annotated[
         int,
         typer.Option(
@@ -154,7 +152,7 @@ def advise(
     overrides: Overrides = None,
     objective: ObjectiveOption = "time",
     replicates: Replicates = None,
-    time_replicates: TimeReplicates = TIME_REPLICATES_OF_ADVICE,
+    time_replicates: TimeReplicates = 10,
     results: ResultsFolder = Path("results"),
     cache: CacheFolder = None,
     no_cache: NoCache = False,

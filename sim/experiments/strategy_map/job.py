@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
+from sim.core.text import format_count
 from sim.experiments.executors import Work, WorkerDiedError
 from sim.experiments.strategy_map.first_passage import ToTarget, first_passages
 from sim.experiments.strategy_map.grid import ComparisonGroup, Grid, with_steps
@@ -86,8 +87,8 @@ class MapJob:
         lines_x, lines_y = self._lines
         cells = list(dict.fromkeys([*((i, j) for i in lines_x for j in lines_y), *self.required_cells]))
         self.training.observer.noted(
-            f"Failures are simulated in {len(cells)} of {len(self.grid.points)} cells under {len(self.time_seeds)} "
-            "failure seeds, without training."
+            f"Failures are simulated in {len(cells)} of {len(self.grid.points)} cells under "
+            f"{format_count(len(self.time_seeds), 'failure seed')}, without training."
         )
         trials = [(cell, name) for cell in cells for name in self.grid.candidates]
         for (cell, name), passed in self._simulate(trials).items():

@@ -28,11 +28,8 @@ from sim.workload.iteration_time import MAX_BYTES, MAX_CACHED
 FEWEST_REPLICATES = FEWEST_TRAINING_SEEDS = 4
 """Pairs of seeds of trained runs; training seeds of single failures."""
 
-TIME_REPLICATES_OF_MAP, TIME_REPLICATES_OF_ADVICE = 10, 20
-"""Failure seeds of simulations without training; an advice has few cells."""
-
-DRY_RUN_SEEDS = 3
-"""Failure seeds of the survey in a dry run, at most."""
+DRY_RUN_SEEDS = 1
+"""Failure seeds of the survey in a dry run."""
 
 FACTORS = (0.5, 0.7, 1.0, 1.4, 2.0)
 """Multiples of the scenario's failure rate that an advice evaluates."""
@@ -46,14 +43,13 @@ class MapOptions:
     predicted from single failures, under so many training seeds as `replicates` says (4). Else runs are trained at
     `num_samples` cells, under so many pairs of seeds (failure seeds if these are crossed); by default the scenario's,
     at least 4. num_checks: whole runs that are trained to check predictions, of each strategy that may be first; at
-    most a run for each training seed. time_replicates: failure seeds of simulations without training; by default 10 of
-    a map, 20 of an advice. num_values: of an axis given as a range or by its field. jobs: workers; by default every
-    core.
+    most a run for each training seed. time_replicates: failure seeds of simulations without training. num_values: of
+    an axis given as a range or by its field. jobs: workers; by default every core.
     """
 
     objective: Objective = "time"
     replicates: int | None = None
-    time_replicates: int | None = None
+    time_replicates: int = 10
     num_samples: int = 3
     num_values: int = 20
     jobs: int | None = None
@@ -105,8 +101,7 @@ class MapRequest:
     @property
     def num_time_seeds(self) -> int:
         """Failure seeds of simulations without training."""
-        default = TIME_REPLICATES_OF_MAP if self.axes else TIME_REPLICATES_OF_ADVICE
-        return max(self.options.time_replicates or default, 2)
+        return max(self.options.time_replicates, 2)
 
     @contextmanager
     def surveyed(self, observer: Observer, most_seeds: int | None = None) -> Iterator[MapJob]:
@@ -183,9 +178,9 @@ class MapRequest:
                 lines.append(f"Whole runs, since {format_list(names)} {does} otherwise while nodes are missing.")
             lines += job.training.outline(job.points_to_train())
         if len(job.time_seeds) < self.num_time_seeds:
+            surveyed = format_count(len(job.time_seeds), "failure seed")
             lines.append(
-                f"This survey had {len(job.time_seeds)} failure seeds; the real one has {self.num_time_seeds}, and may "
-                "begin with other runs."
+                f"This survey had {surveyed}; the real one has {self.num_time_seeds}, and may begin with other runs."
             )
         return lines
 
