@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--rates", type=float, nargs="+", default=[0.08, 0.16, 0.32], help="failures per hour")
     parser.add_argument("--cache", type=Path, help="folder of training states")
     options = parser.parse_args()
+    seeds = tuple(range(options.first_seed, options.first_seed + options.pairs))
     with tempfile.TemporaryDirectory(prefix="churnlab-") as folder:
         cache = options.cache or Path(folder) / "cache"
         began, predictions = time.perf_counter(), dict[str, Prediction]()
@@ -56,7 +57,6 @@ def main() -> None:
                 "training.steps": options.steps,
                 "training.target_validation_loss": options.target,
             }
-            seeds = tuple(range(options.first_seed, options.first_seed + options.pairs))
             scenario = compared_scenario(seeds, changes)
             if not predictions:
                 predictions = branches(scenario, cache=cache).predictions()

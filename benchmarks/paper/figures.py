@@ -32,6 +32,7 @@ from sim.reporting.style import STYLE, add_legend, new_figure
 from sim.reporting.words import words_of
 from sim.results.branches import Branches, load_branches
 from sim.scenario.loading import load_scenario
+from sim.scenario.sweep_points import load_points
 from sim.strategies import legend_label
 
 FIGURES = {"figure2": "reinit", "figure4b": "checkpoint_interval", "figure4c": "swapping"}
@@ -179,9 +180,6 @@ MAP_PRESET = "paper_table2"
 NUM_SAMPLE_POINTS = 2
 """Real runs are at 5 and 16 %, and are Table 2's."""
 
-MAP_REPLICATES = 8
-"""Table 2's."""
-
 MAP_STRATEGIES = (
     "strategies=[{{kind: checkpoint, interval_iterations: 100}}, {{kind: redundant, preset: {preset}, "
     "label: {preset}}}, {{kind: checkfree, end_stages: copy}}, checkfree_plus]"
@@ -195,7 +193,8 @@ def make_map(runs: Path, folder: Path, target: float, cache: Path, observer: Obs
     overrides.append(f"training.target_validation_loss={target!r}")
     axis = f"{RATE}={','.join(map(str, MAP_RATES))}"
     scenario = load_scenario(TABLE_2_JOB.scenario, overrides)
-    options = MapOptions(replicates=MAP_REPLICATES, num_samples=NUM_SAMPLE_POINTS, predicts=False)
+    num_pairs = len(load_points(TABLE_2_JOB.scenario)[0].scenario.seeds.replicates)
+    options = MapOptions(replicates=num_pairs, num_samples=NUM_SAMPLE_POINTS, predicts=False)
     found = strategy_map(scenario, axis, options=options, results=runs, cache=cache, observer=observer)
     write_map(found, runs / f"{name}-map")
     for kind in ("csv", "png"):

@@ -75,21 +75,9 @@ def test_trunks_end_with_the_last_branch_unless_the_target_comes_later(longer, i
     folder, (by_220, at_320) = longer
     assert at_320 < by_220
     target = by_220 + 0.01 if is_early else at_320
-    changes = ["training.steps=320", "training.evaluation.interval_steps=20", "failures.rate_per_hour=0.01"]
-    options = [f"--set={change}" for change in [*changes, f"training.target_validation_loss={target}"]]
-    places = (
-        "--jobs",
-        "1",
-        "--time-replicates",
-        "2",
-        "--check",
-        "0",
-        "--replicates",
-        "1",
-        "--results",
-        folder / "made",
-    )
-    ended = churnlab("advise", "tiny.yaml", *options, *places, folder=folder)
+    changed = [f"--set=training.target_validation_loss={target}", "--set=failures.rate_per_hour=0.01"]
+    few = ["--time-replicates=2", "--replicates=1", "--check=0", "--jobs=1"]
+    ended = churnlab("advise", "tiny.yaml", *changed, *few, "--results", folder / "made", folder=folder)
     assert ended.returncode == 0, ended.stderr
     goes_on = "not near at step 220 without failures: training without failures goes on to step 320."
     assert (goes_on in " ".join(ended.stdout.split())) is not is_early

@@ -132,19 +132,22 @@ class SingleFailures:
         Trunks that are far from the target are trained on to the end of the training.
         """
         found = self._fitted()
-        last = {group: one.scenario.training.steps for group, one in self.strategies.items()}
-        to_go_on = [group for group, one in found.items() if one.prediction.steps[-1] < last[group]]
-        if to_go_on and not all(one.is_reached_without_failures for one in found.values()):
-            self.training.observer.noted(
-                f"The target is not near at step {found[to_go_on[0]].prediction.steps[-1]:,} without failures: "
-                f"training without failures goes on to step {last[to_go_on[0]]:,}."
-            )
-            for group in to_go_on:
-                one = self.strategies[group]
-                design = replace(one.design, trunk_steps=one.scenario.training.evaluated_steps)
-                self.strategies[group] = replace(one, design=design)
-            found = self._fitted()
-        return found
+        short = {
+            group: one
+            for group, one in self.strategies.items()
+            if one.design.trunk_steps[-1] < one.scenario.training.steps
+        }
+        if not short or all(one.is_reached_without_failures for one in found.values()):
+            return found
+        first = next(iter(short.values()))
+        self.training.observer.noted(
+            f"The target is not near at step {first.design.trunk_steps[-1]:,} without failures: "
+            f"training without failures goes on to step {first.scenario.training.steps:,}."
+        )
+        for group, one in short.items():
+            design = replace(one.design, trunk_steps=one.scenario.training.evaluated_steps)
+            self.strategies[group] = replace(one, design=design)
+        return self._fitted()
 
     def _fitted(self) -> dict[ComparisonGroup, PredictedIterations]:
         """Train what is not known yet, and fit the predictions."""
@@ -168,12 +171,12 @@ class SingleFailures:
         return found
 
 
-def design_of(scenario: Scenario, seeds: Sequence[int], is_edited: bool, trunk_steps: Sequence[int]) -> BranchDesign:
+def design_of(scenario: Scenario, seeds: Sequence[int], is_edited: bool, trunk_steps: tuple[int, ...]) -> BranchDesign:
     """The trunks of all seeds; and where weights are changed, stages that these lose in turn."""
     if not is_edited:
-        return BranchDesign(dict.fromkeys(seeds, ()), (0,), tuple(trunk_steps))
+        return BranchDesign(dict.fromkeys(seeds, ()), (0,), trunk_steps)
     steps, after = branch_steps(scenario)
-    return BranchDesign.rotated(seeds, stages_that_fail(scenario), steps, after, tuple(trunk_steps))
+    return BranchDesign.rotated(seeds, stages_that_fail(scenario), steps, after, trunk_steps)
 
 
 def branch_steps(scenario: Scenario) -> tuple[tuple[int, ...], tuple[int, ...]]:

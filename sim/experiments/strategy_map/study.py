@@ -104,10 +104,10 @@ class MapRequest:
         return max(self.options.time_replicates, 2)
 
     @contextmanager
-    def surveyed(self, observer: Observer, most_seeds: int | None = None) -> Iterator[MapJob]:
+    def surveyed(self, observer: Observer, is_dry_run: bool = False) -> Iterator[MapJob]:
         """Context with the computation after its survey. ValueError where it cannot be done.
 
-        most_seeds: limit on the failure seeds of simulations without training.
+        is_dry_run: with few failure seeds, and without training for a target that is `auto`.
         """
         options, first = self.options, self.seeds.failures[0]
         grid = self._grid(self.template)
@@ -123,12 +123,12 @@ class MapRequest:
             scenario = self.template.scenario
             if scenario.training.target_validation_loss == "auto":
                 places = self.template.base_folder, cache, executor
-                targets = Targets(*places, observer.progressed, observer.noted, trains=most_seeds is None)
+                targets = Targets(*places, observer.progressed, observer.noted, trains=not is_dry_run)
                 grid = self._grid(self.template.with_target(targets.with_number(scenario).training.target_loss))
             job = MapJob(
                 grid,
                 TrainingJob(self.template.base_folder, results, cache, executor, observer),
-                range(first, first + min(self.num_time_seeds, most_seeds or self.num_time_seeds)),
+                range(first, first + (DRY_RUN_SEEDS if is_dry_run else self.num_time_seeds)),
                 options.objective,
                 options.num_samples if self.axes else 1,
                 [grid.own_cell] if grid.own_cell and not self.axes else [],
@@ -169,7 +169,7 @@ class MapRequest:
 
     def outline(self, observer: Observer | None = None) -> list[str]:
         """The trained runs that a map or an advice begins with, in sentences; nothing is written."""
-        with self.surveyed(observer or Observer(), DRY_RUN_SEEDS) as job:
+        with self.surveyed(observer or Observer(), is_dry_run=True) as job:
             if self.predicts:
                 return [timed(job), *job.single_failures().outline(), *self._outline_of_checks()]
             lines = [timed(job)]
@@ -177,11 +177,10 @@ class MapRequest:
                 does = "trains" if len(names) == 1 else "train"
                 lines.append(f"Whole runs, since {format_list(names)} {does} otherwise while nodes are missing.")
             lines += job.training.outline(job.points_to_train())
-        if len(job.time_seeds) < self.num_time_seeds:
-            surveyed = format_count(len(job.time_seeds), "failure seed")
-            lines.append(
-                f"This survey had {surveyed}; the real one has {self.num_time_seeds}, and may begin with other runs."
-            )
+        lines.append(
+            f"This survey had {format_count(DRY_RUN_SEEDS, 'failure seed')}; the real one has {self.num_time_seeds}, "
+            "and may begin with other runs."
+        )
         return lines
 
 
