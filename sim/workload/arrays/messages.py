@@ -51,6 +51,7 @@ class Traffic(NamedTuple):
     next_in_channel: MutableSequence[int]
     found_in: MutableSequence[int]
     new_rate: MutableSequence[float]
+    connected: MutableSequence[int]  # the messages found in the last search, one after the other
     # by path
     first_in_channel: MutableSequence[int]
     last_in_channel: MutableSequence[int]
@@ -59,6 +60,7 @@ class Traffic(NamedTuple):
     searched_in: MutableSequence[int]
     rate_left: MutableSequence[float]
     num_growing: MutableSequence[int]
+    filling: MutableSequence[int]  # the links on which rates grow, one after the other
     # by message and link of its path
     next_on: MutableSequence[int]
     previous_on: MutableSequence[int]
@@ -81,12 +83,14 @@ def initial_traffic(num_messages: int, paths: Paths) -> Traffic:
         next_in_channel=[NO] * num_messages,
         found_in=[0] * num_messages,
         new_rate=[0.0] * num_messages,
+        connected=[NO] * num_messages,
         first_in_channel=[NO] * num_paths,
         last_in_channel=[NO] * num_paths,
         first_on=[NO] * num_links,
         searched_in=[0] * num_links,
         rate_left=[0.0] * num_links,
         num_growing=[0] * num_links,
+        filling=[NO] * num_links,
         next_on=[NO] * (LINKS * num_messages),
         previous_on=[NO] * (LINKS * num_messages),
     )
@@ -137,32 +141,27 @@ def transmit(paths: Paths, traffic: Traffic, calendar: Calendar, message: int) -
 
 def share(paths: Paths, traffic: Traffic, calendar: Calendar, message: int) -> None:
     """Set fair rates of all messages that shared links connect to one."""
-    found = find_connected(paths, traffic, message)
-    num_messages = len(traffic.path)
-    if len(found) == 1:
+    num_connected = find_connected(paths, traffic, message)
+    if num_connected == 1:
         traffic.new_rate[message] = paths.alone[traffic.path[message]]
     else:
-        found.sort()
-        set_fair_rates(paths, traffic, [one % num_messages for one in found])
-    for one in found:
-        other = one % num_messages
+        set_fair_rates(paths, traffic, num_connected)
+    for other in traffic.connected[:num_connected]:
         if traffic.new_rate[other] != traffic.bytes_per_second[other]:
             set_rate(traffic, calendar, other, traffic.new_rate[other])
 
 
-def find_connected(paths: Paths, traffic: Traffic, message: int) -> list[int]:
-    """Messages that shared links connect to one, each as number sent · messages + message."""
-    num_messages = len(traffic.path)
+def find_connected(paths: Paths, traffic: Traffic, message: int) -> int:
+    """Find the messages that shared links connect to one, in the order sent; return their number."""
+    connected, found_in = traffic.connected, traffic.found_in
     traffic.totals[1] += 1
     search = traffic.totals[1]
-    found = [traffic.number[message] * num_messages + message]
-    traffic.found_in[message] = search
-    index = 0
-    while index < len(found):
-        path = traffic.path[found[index] % num_messages]
+    found_in[message], connected[0], num_found, index = search, message, 1, 0
+    while index < num_found:
+        first = LINKS * traffic.path[connected[index]]
         index += 1
-        for k in range(LINKS):
-            link = paths.links[LINKS * path + k]
+        for place in range(first, first + LINKS):
+            link = paths.links[place]
             if link == NO:
                 break
             if traffic.searched_in[link] == search:
@@ -171,26 +170,40 @@ def find_connected(paths: Paths, traffic: Traffic, message: int) -> list[int]:
             on = traffic.first_on[link]
             while on != NO:
                 other = on // LINKS
-                if traffic.found_in[other] != search:
-                    traffic.found_in[other] = search
-                    found.append(traffic.number[other] * num_messages + other)
+                if found_in[other] != search:
+                    found_in[other], connected[num_found] = search, other
+                    num_found += 1
                 on = traffic.next_on[on]
-    return found
+    put_in_order(traffic, num_found)
+    return num_found
 
 
-def set_fair_rates(paths: Paths, traffic: Traffic, messages: list[int]) -> None:
-    """Max-min fair rates of messages, by progressive filling, as `max_min_rates` finds them."""
-    links = links_in_order(paths, traffic, messages)
+def put_in_order(traffic: Traffic, num_connected: int) -> None:
+    """Sort the connected messages in the order sent, in place: by Shell's method, since they are often few."""
+    connected, number = traffic.connected, traffic.number
+    gap = num_connected // 2
+    while gap:
+        for index in range(gap, num_connected):
+            message, place = connected[index], index
+            while place >= gap and number[connected[place - gap]] > number[message]:
+                connected[place] = connected[place - gap]
+                place -= gap
+            connected[place] = message
+        gap //= 2
+
+
+def set_fair_rates(paths: Paths, traffic: Traffic, num_connected: int) -> None:
+    """Max-min fair rates of connected messages, by progressive filling, as `max_min_rates` finds them."""
+    num_growing, num_filling = num_connected, find_links(paths, traffic, num_connected)
     lowest_limit = float("inf")
-    for message in messages:
+    for message in traffic.connected[:num_connected]:
         traffic.new_rate[message] = GROWING
         lowest_limit = min(lowest_limit, paths.limit[traffic.path[message]])
-    num_growing = len(messages)
     while num_growing:
-        full, level = fullest_link(traffic, links)
+        full, level, num_filling = fullest_link(traffic, num_filling)
         own = NO
         if full == NO or lowest_limit <= level:
-            own = first_at_limit(paths, traffic, messages)
+            own = first_at_limit(paths, traffic, num_connected)
             if full != NO and paths.limit[traffic.path[own]] > level:
                 own = NO
         if own != NO:
@@ -205,12 +218,11 @@ def set_fair_rates(paths: Paths, traffic: Traffic, messages: list[int]) -> None:
             on = traffic.next_on[on]
 
 
-def links_in_order(paths: Paths, traffic: Traffic, messages: list[int]) -> list[int]:
-    """Links of messages in the order of their first use, empty but for the number of messages on each."""
+def find_links(paths: Paths, traffic: Traffic, num_connected: int) -> int:
+    """Find the links of connected messages in the order of their first use, empty; return their number."""
     traffic.totals[1] += 1
-    search = traffic.totals[1]
-    links = [0 for _ in range(0)]
-    for message in messages:
+    search, num_filling = traffic.totals[1], 0
+    for message in traffic.connected[:num_connected]:
         first = LINKS * traffic.path[message]
         for place in range(first, first + LINKS):
             link = paths.links[place]
@@ -219,33 +231,33 @@ def links_in_order(paths: Paths, traffic: Traffic, messages: list[int]) -> list[
             if traffic.searched_in[link] != search:
                 traffic.searched_in[link] = search
                 traffic.rate_left[link], traffic.num_growing[link] = paths.link_bytes_per_second[link], 0
-                links.append(link)
+                traffic.filling[num_filling] = link
+                num_filling += 1
             traffic.num_growing[link] += 1
-    return links
+    return num_filling
 
 
-def fullest_link(traffic: Traffic, links: list[int]) -> tuple[int, float]:
+def fullest_link(traffic: Traffic, num_filling: int) -> tuple[int, float, int]:
     """The link that is full first as all rates on it grow, and the rate at which it is; NO if there is none.
 
-    Links on which no rate grows are dropped from the list.
+    And the number of links that are still filling: those on which no rate grows are dropped.
     """
     full, level, num_kept = NO, float("inf"), 0
-    for link in links:
-        if traffic.num_growing[link]:
-            share_of_link = traffic.rate_left[link] / traffic.num_growing[link]
+    filling, num_growing, rate_left = traffic.filling, traffic.num_growing, traffic.rate_left
+    for link in filling[:num_filling]:
+        if num_growing[link]:
+            share_of_link = rate_left[link] / num_growing[link]
             if share_of_link < level:
                 full, level = link, share_of_link
-            links[num_kept] = link
+            filling[num_kept] = link
             num_kept += 1
-    while len(links) > num_kept:
-        links.pop()
-    return full, level
+    return full, level, num_kept
 
 
-def first_at_limit(paths: Paths, traffic: Traffic, messages: list[int]) -> int:
-    """The first of the messages with the lowest limit of those whose rates grow."""
+def first_at_limit(paths: Paths, traffic: Traffic, num_connected: int) -> int:
+    """The first of the connected messages with the lowest limit of those whose rates grow."""
     first = NO
-    for message in messages:
+    for message in traffic.connected[:num_connected]:
         if traffic.new_rate[message] == GROWING and (
             first == NO or paths.limit[traffic.path[message]] < paths.limit[traffic.path[first]]
         ):
