@@ -153,27 +153,28 @@ def share(paths: Paths, traffic: Traffic, calendar: Calendar, message: int) -> N
 
 def find_connected(paths: Paths, traffic: Traffic, message: int) -> int:
     """Find the messages that shared links connect to one, in the order sent; return their number."""
-    connected, found_in = traffic.connected, traffic.found_in
+    connected, found_in, searched_in = traffic.connected, traffic.found_in, traffic.searched_in
+    links, path, first_on, next_on = paths.links, traffic.path, traffic.first_on, traffic.next_on
     traffic.totals[1] += 1
     search = traffic.totals[1]
     found_in[message], connected[0], num_found, index = search, message, 1, 0
     while index < num_found:
-        first = LINKS * traffic.path[connected[index]]
+        first = LINKS * path[connected[index]]
         index += 1
         for place in range(first, first + LINKS):
-            link = paths.links[place]
+            link = links[place]
             if link == NO:
                 break
-            if traffic.searched_in[link] == search:
+            if searched_in[link] == search:
                 continue
-            traffic.searched_in[link] = search
-            on = traffic.first_on[link]
+            searched_in[link] = search
+            on = first_on[link]
             while on != NO:
                 other = on // LINKS
                 if found_in[other] != search:
                     found_in[other], connected[num_found] = search, other
                     num_found += 1
-                on = traffic.next_on[on]
+                on = next_on[on]
     put_in_order(traffic, num_found)
     return num_found
 
@@ -220,20 +221,22 @@ def set_fair_rates(paths: Paths, traffic: Traffic, num_connected: int) -> None:
 
 def find_links(paths: Paths, traffic: Traffic, num_connected: int) -> int:
     """Find the links of connected messages in the order of their first use, empty; return their number."""
+    links, path, searched_in = paths.links, traffic.path, traffic.searched_in
+    filling, num_growing = traffic.filling, traffic.num_growing
     traffic.totals[1] += 1
     search, num_filling = traffic.totals[1], 0
     for message in traffic.connected[:num_connected]:
-        first = LINKS * traffic.path[message]
+        first = LINKS * path[message]
         for place in range(first, first + LINKS):
-            link = paths.links[place]
+            link = links[place]
             if link == NO:
                 break
-            if traffic.searched_in[link] != search:
-                traffic.searched_in[link] = search
-                traffic.rate_left[link], traffic.num_growing[link] = paths.link_bytes_per_second[link], 0
-                traffic.filling[num_filling] = link
+            if searched_in[link] != search:
+                searched_in[link], num_growing[link], filling[num_filling] = search, 0, link
                 num_filling += 1
-            traffic.num_growing[link] += 1
+            num_growing[link] += 1
+    for link in filling[:num_filling]:
+        traffic.rate_left[link] = paths.link_bytes_per_second[link]
     return num_filling
 
 
