@@ -7,9 +7,11 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 
 from sim.core.text import format_count, format_list
+from sim.experiments.strategy_map.first_passage import first_passages
 from sim.experiments.strategy_map.grid import Grid, require_prices
 from sim.experiments.strategy_map.interpolation import mean
 from sim.experiments.strategy_map.job import MapJob
@@ -120,6 +122,8 @@ class MapRequest:
             executor = stack.enter_context(
                 closing(new_executor("serial" if options.jobs == 1 else "pool", options.jobs))
             )
+            for _ in range(executor.num_workers):  # the workers start while this process loads torch
+                executor.submit(import_module, first_passages.__module__)
             scenario = self.template.scenario
             if scenario.training.target_validation_loss == "auto":
                 places = self.template.base_folder, cache, executor
