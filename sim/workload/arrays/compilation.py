@@ -17,7 +17,7 @@ COMPILED_MODULES = calendar, messages, loop
 """The modules whose functions numba compiles; all their names differ."""
 
 PLAIN_SECONDS_PER_VISIT: Final = 1.2e-5
-LOADING_SECONDS: Final = 1.0
+LOADING_SECONDS: Final = 0.6
 COMPILING_SECONDS: Final = 20.0
 """Of CPU: of a visit in plain Python; of loading the compiled loop, and of compiling it where that was never done."""
 
