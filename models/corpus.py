@@ -16,8 +16,8 @@ import platform
 import re
 import sysconfig
 import tempfile
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, cached_property
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,14 +55,21 @@ CHARACTERS_PER_CHUNK, CHUNKS_PER_BATCH = 2**18, 64  # of text to encode: bounds 
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """Training and validation token ids (uint16 or uint32, [num_tokens]); `content_hash` is equal on every machine."""
+    """Training and validation token ids (uint16 or uint32, [num_tokens]). tokenizer: what made them of a text."""
 
     train: Tokens
     validation: Tokens
     vocabulary_size: int
-    content_hash: str
+    tokenizer: str
     description: str
     files: tuple[MappedFile, ...] = ()
+
+    @cached_property
+    def content_hash(self) -> str:
+        """Name of the content, equal on every machine."""
+        streams = self.train, self.validation
+        hashes = [(stream.dtype.str, hashlib.sha256(stream.data).hexdigest()) for stream in streams]
+        return digest(f"{hashes}|{self.vocabulary_size}|{self.tokenizer}")
 
     def batch(self, seed: int, step: int, num_sequences: int, sequence_length: int) -> npt.NDArray[np.int64]:
         """Windows of the training tokens, uniformly at random: a pure function of (seed, step).
@@ -123,13 +130,7 @@ def load_corpus(spec: DataSpec, base_folder: Path, cache_folder: Path | None = N
     if spec.tokenizer == "bpe":
         return byte_pairs(train, validation, spec.vocabulary_size, cache_folder, f"{what} as byte pairs")
     streams = [np.frombuffer(side, dtype=np.uint8).astype("<u2") for side in (train, validation)]
-    return identified(streams[0], streams[1], 256, "bytes", f"{what} as bytes")
-
-
-def identified(train: Tokens, validation: Tokens, vocabulary_size: int, tokenizer: str, what: str) -> Corpus:
-    """Corpus of these tokens, with its content hash."""
-    hashes = [(stream.dtype.str, hashlib.sha256(stream.data).hexdigest()) for stream in (train, validation)]
-    return Corpus(train, validation, vocabulary_size, digest(f"{hashes}|{vocabulary_size}|{tokenizer}"), what)
+    return Corpus(streams[0], streams[1], 256, "bytes", f"{what} as bytes")
 
 
 def read_stdlib() -> tuple[list[Document], str]:
@@ -138,9 +139,11 @@ def read_stdlib() -> tuple[list[Document], str]:
     documents = []
     for folder, folders, files in os.walk(top):
         folders[:] = [f for f in folders if f not in SKIPPED_FOLDERS and not f.startswith(SKIPPED_PREFIXES)]
-        for path in (Path(folder, file) for file in files if not file.startswith(SKIPPED_PREFIXES)):
-            if path.suffix == ".py" and (content := read_file(path)):
-                documents.append((path.relative_to(top).as_posix(), content))
+        below = "".join(f"{part}/" for part in Path(folder).relative_to(top).parts)
+        for file in files:
+            is_source = file.endswith(".py") and not file.startswith(SKIPPED_PREFIXES)
+            if is_source and (content := read_file(Path(folder, file))):
+                documents.append((below + file, content))
     if not documents:
         raise ValueError(f"data source 'stdlib': {top} holds no Python sources; use source: text instead")
     return documents, f"Python {platform.python_version()} standard library, {len(documents):,} files"
@@ -202,7 +205,7 @@ def read_huggingface(spec: DataSpec, base_folder: Path) -> tuple[list[Document],
 
 
 def load_tokens(spec: DataSpec, base_folder: Path) -> Corpus:
-    """Token files in nanoGPT's format, memory-mapped; one pass checks and hashes them."""
+    """Token files in nanoGPT's format, memory-mapped; one pass checks them."""
     if spec.tokenizer != "bytes":
         raise ValueError(f"data source 'tokens' is encoded already: leave out tokenizer '{spec.tokenizer}'")
     paths = [base_folder / name for name in (spec.train_tokens, spec.validation_tokens) if name]
@@ -215,8 +218,7 @@ def load_tokens(spec: DataSpec, base_folder: Path) -> Corpus:
         raise ValueError(f"data source 'tokens': {paths[0]} is both train_tokens and validation_tokens")
     files, (train, validation) = " and ".join(path.name for path in paths), streams
     what = f"token {'file' if len(paths) == 1 else 'files'} {files}, {len(train):,} + {len(validation):,} tokens"
-    corpus = identified(train, validation, spec.vocabulary_size, "given", what)
-    return replace(corpus, files=tuple(file for _, file in mapped))
+    return Corpus(train, validation, spec.vocabulary_size, "given", what, tuple(file for _, file in mapped))
 
 
 def read_file(path: Path) -> bytes:
@@ -258,9 +260,9 @@ def byte_pairs(train: bytes, validation: bytes, size: int, cache_folder: Path | 
     trainer = BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
     tokenizer.train_from_iterator(chunks(train), trainer)
     streams = encode(tokenizer, train), encode(tokenizer, validation)
-    corpus = identified(*streams, tokenizer.get_vocab_size(), tokenizer.to_str(), what)
+    corpus = Corpus(*streams, tokenizer.get_vocab_size(), tokenizer.to_str(), what)
     if path:
-        write_cache(path, corpus, tokenizer.to_str())
+        write_cache(path, corpus)
     return corpus
 
 
@@ -300,16 +302,16 @@ def read_cache(path: Path, what: str) -> Corpus | None:
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             streams, metadata = (file.get_tensor("train"), file.get_tensor("validation")), file.metadata()
-        corpus = identified(*streams, int(metadata["size"]), metadata["tokenizer"], what)
+        corpus = Corpus(*streams, int(metadata["size"]), metadata["tokenizer"], what)
         return corpus if corpus.content_hash == metadata["hash"] else None
     except Exception:  # a damaged file fails in many ways; encode again
         return None
 
 
-def write_cache(path: Path, corpus: Corpus, tokenizer: str) -> None:
+def write_cache(path: Path, corpus: Corpus) -> None:
     """Write a cache file atomically, also when several processes write it at the same time."""
     streams = {"train": corpus.train, "validation": corpus.validation}
-    metadata = {"hash": corpus.content_hash, "size": str(corpus.vocabulary_size), "tokenizer": tokenizer}
+    metadata = {"hash": corpus.content_hash, "size": str(corpus.vocabulary_size), "tokenizer": corpus.tokenizer}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:

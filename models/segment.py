@@ -177,7 +177,7 @@ def measure_threads(spec: TrainingSpec, numbers: Sequence[int]) -> dict[int, flo
     """Median seconds of a step on random text by number of threads, in turn, so that load affects all alike."""
     num_tokens = max(spec.num_validation_sequences + spec.sequence_length, 4 * spec.sequence_length) + 1
     tokens = np.random.default_rng(0).integers(spec.vocabulary_size, size=num_tokens).astype("<u2")
-    corpus = Corpus(tokens, tokens, spec.vocabulary_size, spec.corpus, "random tokens")
+    corpus = Corpus(tokens, tokens, spec.vocabulary_size, "none", "random tokens")
     trainers = {number: Trainer(spec.model_copy(update={"num_threads": number}), corpus) for number in numbers}
     seconds: dict[int, list[float]] = {number: [] for number in numbers}
     before = torch.get_num_threads()

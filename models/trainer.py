@@ -51,9 +51,9 @@ class Trainer:
         torch.set_num_threads(spec.num_threads)
         self.model = StagedModel(spec.model, spec.vocabulary_size, spec.sequence_length, spec.init_seed)
         settings = spec.optimizer
-        groups = [{"params": [flat]} for flat in self.model.flat]  # each with a learning rate of its own
         betas = settings.beta1, settings.beta2
-        self.optimizer = torch.optim.Adam(groups, settings.learning_rate, betas, settings.epsilon, fused=True)
+        flats = self.model.flat
+        self.optimizer = torch.optim.Adam(flats, settings.learning_rate, betas, settings.epsilon, fused=True)
         self.enter(PLAIN)
         self.step = 0
         num_stages = len(self.model.flat)
@@ -85,11 +85,13 @@ class Trainer:
             torch._foreach_mul_(gradients, self._num_counted / spec.sequences_per_batch)
         gradient_norms = clip(gradients, spec.optimizer.clip_norm)
         self._require_finite(sum(gradient_norms), "gradient norm")
-        for number, (flat, gradient) in enumerate(zip(self.model.flat, gradients, strict=True)):
-            visited = number in self._visited
-            flat.grad = gradient if visited else None  # without one, Adam leaves weights and moments alone
-            self.gradient_norms[number] = gradient_norms[number] if visited else self.gradient_norms[number]
-            self.optimizer.param_groups[number]["lr"] = self.learning_rate(number)
+        flats_by_rate: dict[float, list[Tensor]] = {}
+        for number in self._visited:  # Adam leaves the weights and moments of the others alone
+            self.model.flat[number].grad = gradients[number]
+            self.gradient_norms[number] = gradient_norms[number]
+            flats_by_rate.setdefault(self.learning_rate(number), []).append(self.model.flat[number])
+        defaults = self.optimizer.defaults
+        self.optimizer.param_groups = [{**defaults, "lr": rate, "params": of} for rate, of in flats_by_rate.items()]
         self.optimizer.step()
         self.step += 1
         return StepResult(train_loss, tuple(gradient_norms))

@@ -100,7 +100,7 @@ class TrajectoryStore:
             self._remove_orphans()
         except (OSError, sqlite3.Error) as error:
             raise ValueError(
-                f"cannot use the trajectory cache at {folder} ({error}): name another folder with --cache, "
+                f"cannot use the cache of training states at {folder} ({error}): name another folder with --cache, "
                 "or delete this one, it is only a cache"
             ) from error
 
@@ -130,7 +130,7 @@ class TrajectoryStore:
             with suppress(FileNotFoundError):
                 (self.folder / name).rename(self.folder / f"{name}.aside-{number}")
         LOGGER.warning(
-            "the trajectory cache at %s %s: set aside as %s.aside-%d, and trained anew; it may be deleted",
+            "the cache of training states at %s %s: set aside as %s.aside-%d, and trained anew; it may be deleted",
             *(self.folder, why, DATABASE, number),
         )
 
@@ -189,8 +189,8 @@ class TrajectoryStore:
         except (sqlite3.Error, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             raise OSError(
-                f"cannot write the trajectory cache at {self.folder} ({reason}): free some space, or name another "
-                "folder with --cache; what was trained until the last commit is kept"
+                f"cannot write the cache of training states at {self.folder} ({reason}): free some space, or name "
+                "another folder with --cache; what was trained until the last commit is kept"
             ) from error
 
     def _commit(self, line: str, new: LineResults, keyframe: Keyframe | None) -> None:
@@ -301,9 +301,9 @@ def require_equal(step: int, computed: StepResult | None, stored: StepResult) ->
     """Raise AlteredStoreError when a step has two different results."""
     if computed is not None and computed != stored:
         raise AlteredStoreError(
-            f"step {step} gave loss {computed.train_loss!r} where the trajectory cache holds {stored.train_loss!r}: "
-            "the machine does not repeat its own arithmetic, or the cache was altered; delete the cache folder and "
-            "run again"
+            f"step {step} gave loss {computed.train_loss!r} where the cache of training states holds "
+            f"{stored.train_loss!r}: the machine does not repeat its own arithmetic, or the cache was altered; delete "
+            "the cache folder and run again"
         )
 
 

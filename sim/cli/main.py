@@ -52,8 +52,9 @@ class Commands(TyperGroup):
 
 def command(name: str) -> Any:
     """A command, imported."""
-    gc.disable()  # what is imported stays: to look for garbage in it takes a twentieth of the time
+    gc.disable()  # what is imported stays: to look for garbage in it, now and at the end, takes a sixth of the time
     found = typer.main.get_group(import_module(f"sim.cli.{MODULES[name]}").app).commands[name]
+    gc.freeze()
     gc.enable()
     if any(option.name == "overrides" for option in found.params):
         found.params += plugin_options()

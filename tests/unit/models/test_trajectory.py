@@ -265,7 +265,7 @@ def test_another_recipe_is_another_line(corpus, spec, change):
 
 def test_a_folder_that_cannot_be_a_store_is_an_error(tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(ValueError, match="cannot use the trajectory cache"):
+    with pytest.raises(ValueError, match="cannot use the cache of training states"):
         TrajectoryStore(tmp_path / "file")
 
 

@@ -95,7 +95,7 @@ def test_a_damaged_state_is_forgotten_not_used(tmp_path):
 def test_a_state_that_cannot_be_written_leaves_nothing_behind(tmp_path, monkeypatch):
     store = TrajectoryStore(tmp_path)
     monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(OSError, match=r"cannot write the trajectory cache .*No space left.*free some space"):
+    with pytest.raises(OSError, match=r"cannot write the cache of training states .*No space left.*free some space"):
         store.commit("trunk", LineResults({1: StepResult(1.0, (0.5,))}), Keyframe(1, KILOBYTE))
     assert list(store.keyframe_folder.iterdir()) == []
     assert not store.read("trunk").steps
@@ -131,7 +131,7 @@ def test_an_unusable_store_is_set_aside_and_named(tmp_path, caplog, spoil, reaso
         assert kept(again) == ([], [])
         assert not again.read("trunk")
     (message,) = caplog.messages
-    assert message.startswith(f"the trajectory cache at {tmp_path} {reason}")
+    assert message.startswith(f"the cache of training states at {tmp_path} {reason}")
     assert "set aside as trajectory.sqlite.aside-1" in message
     assert (tmp_path / "trajectory.sqlite.aside-1").read_bytes() == spoilt
     assert len(list((tmp_path / "keyframes.aside-1").iterdir())) == 6
