@@ -242,7 +242,7 @@ def test_unusable_folders_and_texts_are_reported(finished, tmp_path):
 
 
 def test_an_interrupted_run_says_what_is_kept(tmp_path):
-    command = [*COMMAND, "run", str(write_scenario(tmp_path, ALONE)), "--set", "training.steps=3000"]
+    command = [*COMMAND, "run", str(write_scenario(tmp_path, ALONE)), "--set", "training.steps=1000"]
     command += ["--results", str(tmp_path / "results"), "--cache", str(tmp_path / "c")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not list(tmp_path.glob("c/keyframes/*.safetensors")):
