@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 
+from sim.core.memo import Memo
 from sim.core.units import SECONDS_PER_HOUR
 from sim.scenario.loading import parse_scenario
 from sim.simulation.run import simulate, time_only
@@ -32,7 +33,7 @@ def main() -> None:
     for joining in ("standstill", "beside"):
         scenario = parse_scenario(SCENARIO.replace("startup_seconds: 60", f"startup_seconds: 60, joining: {joining}"))
         for config in scenario.strategies:
-            iteration_time._CACHES = iteration_time.Memo(iteration_time.MAX_CACHES)
+            iteration_time._CACHES = Memo(iteration_time.MAX_CACHES)
             before, began = sum(iteration_time.TIMED.values()), time.process_time()
             run = simulate(scenario, config, 0, 0, time_only(scenario))
             seconds, days = time.process_time() - began, run.wall_clock_seconds / SECONDS_PER_HOUR / 24

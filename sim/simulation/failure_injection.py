@@ -14,12 +14,12 @@ from sim.cluster.flows import call_after
 from sim.cluster.membership import Membership, Node
 from sim.cluster.topology import Cluster, ClusterConfig
 from sim.core.distributions import unit_lognormal
+from sim.core.memo import Memo
 from sim.core.rng import stream
 from sim.core.units import to_ticks
 from sim.failures import FailureProcess, ProcessConfig
 from sim.failures.base import Member
 from sim.failures.renewal import PoissonFailures
-from sim.workload.iteration_time import Memo
 
 Process = Generator[simpy.Event, Any, None]
 

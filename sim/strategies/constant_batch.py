@@ -15,6 +15,7 @@ from typing import Literal
 from pydantic import Field
 
 from models.training_state import Position
+from sim.core.memo import Memo
 from sim.core.records import Failure
 from sim.strategies.base import IterationPlan, Process, StrategyConfig, StrategyWorld, complete_pipelines
 from sim.strategies.baselines import Peer
@@ -47,7 +48,7 @@ class ConstantBatch(Peer):
     def __init__(self, config: ConstantBatchConfig, num_stages: int) -> None:
         super().__init__(config, num_stages)
         self._vacant_before: frozenset[tuple[int, int]] = frozenset()
-        self._plans: dict[tuple[IterationPlan, tuple[int, ...]], IterationPlan] = {}
+        self._plans: Memo[tuple[IterationPlan, tuple[int, ...]], IterationPlan] = Memo()
 
     def can_train(self, world: StrategyWorld) -> bool:
         """Always; which places are vacant as an iteration begins is noted."""
@@ -59,15 +60,16 @@ class ConstantBatch(Peer):
         complete = complete_pipelines(world)
         if self.config.dealing == "by_stage" or len(complete) in (0, world.num_pipelines):
             return plan
-        if (plan, complete) not in self._plans:
-            dealt_at_once = world.costs.schedule(plan).microbatch_multiple(self.num_stages)
-            total = world.num_pipelines * plan.num_microbatches // dealt_at_once
-            each, more = divmod(total, len(complete))
-            shares = tuple(dealt_at_once * (each + (number < more)) for number in range(len(complete)))
-            layout = world.layout(dict.fromkeys(range(self.num_stages + 1), complete))
-            dealt = replace(plan, num_microbatches=shares[0], layout=layout, shares=shares if more else None)
-            self._plans[plan, complete] = dealt
-        return self._plans[plan, complete]
+        return self._plans.get((plan, complete), lambda: self._dealt(world, plan, complete))
+
+    def _dealt(self, world: StrategyWorld, plan: IterationPlan, complete: tuple[int, ...]) -> IterationPlan:
+        """The microbatches of all pipelines, dealt among the complete ones."""
+        dealt_at_once = world.costs.schedule(plan).microbatch_multiple(self.num_stages)
+        total = world.num_pipelines * plan.num_microbatches // dealt_at_once
+        each, more = divmod(total, len(complete))
+        shares = tuple(dealt_at_once * (each + (number < more)) for number in range(len(complete)))
+        layout = world.layout(dict.fromkeys(range(self.num_stages + 1), complete))
+        return replace(plan, num_microbatches=shares[0], layout=layout, shares=shares if more else None)
 
     def regroup(self, world: StrategyWorld, position: Position) -> Process[Failure | None]:  # noqa: ARG002
         """Regroup; continue the interrupted iteration without the part of pipelines that have lost a node in it."""

@@ -34,6 +34,7 @@ from models.replicas import (
     with_state,
     without,
 )
+from sim.core.memo import Memo
 from sim.core.units import to_ticks
 from sim.strategies.base import (
     Background,
@@ -97,9 +98,9 @@ class Diloco(Peer):
         self._synchronised_iteration = -1  # the last one after which new global weights were received
         self._pending: Pending | None = None
         self._sending: Background | None = None  # of the differences that are pending
-        self._plans: dict[
-            tuple[IterationPlan, tuple[int, ...], tuple[int, ...], bool, Pairs | None], IterationPlan
-        ] = {}
+        self._plans: Memo[tuple[IterationPlan, tuple[int, ...], tuple[int, ...], bool, Pairs | None], IterationPlan] = (
+            Memo()
+        )
 
     @classmethod
     def check(cls, config: DilocoConfig, workload: WorkloadConfig) -> str | None:
@@ -230,16 +231,17 @@ class Diloco(Peer):
         stages = () if self.config.overlap_iterations else self._due(self._begun.iteration + 1)
         is_new = self._has_new_weights(self._begun.iteration)
         pairs = self._pairs(training, self._begun.iteration + 1) if stages and self._in_pairs else None
-        key = plan, training, stages, is_new, pairs
-        if key not in self._plans:
+
+        def changed() -> IterationPlan:
             exchanges = tuple((stage, sent_bytes(self.config, world.costs, stage)) for stage in stages)
             nodes = dict.fromkeys(range(self.num_stages + 1), training)
             layout = world.layout(nodes) if len(training) < world.num_pipelines else None
-            changed = self._recovery.plan_after_synchronisation(plan) if self._recovery and is_new else plan
+            after = self._recovery.plan_after_synchronisation(plan) if self._recovery and is_new else plan
             places = {number: place for place, number in enumerate(training)}
             exchanging = pairs and tuple((places[one], places[other]) for one, other in pairs)
-            self._plans[key] = replace(changed, exchanges=exchanges, layout=layout, pairs=exchanging)
-        return self._plans[key]
+            return replace(after, exchanges=exchanges, layout=layout, pairs=exchanging)
+
+        return self._plans.get((plan, training, stages, is_new, pairs), changed)
 
     def _pairs(self, training: Sequence[int], iteration: int) -> Pairs:
         """The replicas that average with each other after an iteration; of all fragments before the next in turn."""

@@ -17,6 +17,7 @@ from pydantic import Field
 from models.recipe import rows_of_parts
 from models.training_state import Position
 from sim.cluster.topology import ClusterConfig
+from sim.core.memo import Memo
 from sim.strategies.base import (
     PLAIN,
     IterationPlan,
@@ -66,7 +67,7 @@ class Elastic(Peer):
 
     def __init__(self, config: ElasticConfig, num_stages: int) -> None:
         super().__init__(config, num_stages)
-        self._plans: dict[tuple[IterationPlan, frozenset[tuple[int, int]]], IterationPlan] = {}
+        self._plans: Memo[tuple[IterationPlan, frozenset[tuple[int, int]]], IterationPlan] = Memo()
         self._counted: tuple[int, Sequence[int]] = (-1, ())  # the last iteration and the pipelines that are in it
         self._before: Sequence[int] = ()  # those of the iteration before
 
@@ -92,9 +93,7 @@ class Elastic(Peer):
         vacancies = world.vacancies
         if not vacancies and self.config.world_size == "dynamic":
             return plan
-        if (plan, vacancies) not in self._plans:
-            self._plans[plan, vacancies] = replace(plan, layout=world.layout(self._nodes(world)))
-        return self._plans[plan, vacancies]
+        return self._plans.get((plan, vacancies), lambda: replace(plan, layout=world.layout(self._nodes(world))))
 
     def recipe_for(self, world: StrategyWorld, position: Position) -> Recipe:
         """The rows of the pipelines that are there; with spares, those of the first `min_replicas` at all times."""

@@ -18,6 +18,7 @@ from pydantic import Field
 from models.recipe import ApproximateBackward, rows_of_parts
 from models.training_state import Position
 from sim.cluster.topology import ClusterConfig
+from sim.core.memo import Memo
 from sim.core.records import Failure
 from sim.strategies.base import (
     EMBEDDING_STAGE,
@@ -66,7 +67,7 @@ class NeighbourTakeover(Peer):
     def __init__(self, config: NeighbourTakeoverConfig, num_stages: int) -> None:
         super().__init__(config, num_stages)
         self._substitutes: dict[Place, int] = {}  # missing nodes, and the stage that has the state and works for them
-        self._plans: dict[tuple[IterationPlan, tuple[tuple[int, int, int], ...]], IterationPlan] = {}
+        self._plans: Memo[tuple[IterationPlan, tuple[tuple[int, int, int], ...]], IterationPlan] = Memo()
 
     @classmethod
     def check_site(cls, config: StrategyConfig, cluster: ClusterConfig, sequences_per_batch: int) -> str | None:  # noqa: ARG003
@@ -122,14 +123,15 @@ class NeighbourTakeover(Peer):
         if not (at_work := self._at_work(world)):
             return plan
         substitutes = tuple((stage, pipeline, to) for (stage, pipeline), to in at_work.items())
-        if (plan, substitutes) not in self._plans:
+
+        def changed() -> IterationPlan:
             factors = tuple(
                 WorkFactor(stage, 1.0, cheap_backward(world.costs, stage, self.config.rank_share), pipelines=pipelines)
                 for stage, pipelines in self._approximated(at_work).items()
             )
-            changed = replace(plan, substitutes=substitutes, factors=plan.factors + factors)
-            self._plans[plan, substitutes] = changed
-        return self._plans[plan, substitutes]
+            return replace(plan, substitutes=substitutes, factors=plan.factors + factors)
+
+        return self._plans.get((plan, substitutes), changed)
 
     def recipe_for(self, world: StrategyWorld, position: Position) -> Recipe:
         """Approximate gradients for the rows of the pipelines that miss a node."""

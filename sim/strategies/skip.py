@@ -17,6 +17,7 @@ from pydantic import Field
 
 from models.spec import EMBEDDING_STAGE, Routes
 from models.training_state import Edit, GradientNormWeights, Position
+from sim.core.memo import Memo
 from sim.core.records import Failure
 from sim.strategies.base import (
     PLAIN,
@@ -80,7 +81,7 @@ class Skip(Strategy):
 
     def __init__(self, config: SkipConfig, num_stages: int) -> None:
         super().__init__(config, num_stages)
-        self._plans: dict[tuple[IterationPlan, frozenset[int], frozenset[tuple[int, int]]], IterationPlan] = {}
+        self._plans: Memo[tuple[IterationPlan, frozenset[int], frozenset[tuple[int, int]]], IterationPlan] = Memo()
         self._checkpoint: Checkpoint | None = None
         if config.returns == "stale":
             options = {name: getattr(config, name) for name in ("interval_iterations", "blocking_share")}
@@ -134,18 +135,19 @@ class Skip(Strategy):
         """Pipelines of the stages that are not left out, and all microbatches of the batch."""
         if not world.left_out:
             return plan
-        key = plan, world.left_out, world.vacancies
-        if key not in self._plans:
+
+        def changed() -> IterationPlan:
             nodes = complete_pipelines(world, self._others(world.left_out, first=EMBEDDING_STAGE))
             share = world.num_pipelines / len(nodes[EMBEDDING_STAGE])
-            self._plans[key] = replace(
+            return replace(
                 plan,
                 num_microbatches=math.ceil(plan.num_microbatches * share),
                 routes=(tuple(range(1, len(nodes))),),
                 factors=(),
                 layout=world.layout(nodes),
             )
-        return self._plans[key]
+
+        return self._plans.get((plan, world.left_out, world.vacancies), changed)
 
     def recipe_for(self, world: StrategyWorld, position: Position) -> Recipe:
         """All microbatches go around the stages that are left out; the loss of the model is measured so, too."""

@@ -7,9 +7,9 @@ the same in every run of a scenario. A process therefore caches them from run to
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Generic, TypeVar
+from typing import Final
 
 import numpy as np
 import simpy
@@ -20,6 +20,7 @@ from sim.cluster.topology import Cluster, ClusterConfig
 from sim.core.distributions import unit_lognormal
 from sim.core.effort import Effort
 from sim.core.ledger import IterationSplit
+from sim.core.memo import Memo
 from sim.core.rng import stream
 from sim.workload.arrays.run import left_at, run_alone_in_order, run_fast, service_order
 from sim.workload.config import IterationPlan, Layout, WorkloadConfig
@@ -27,10 +28,6 @@ from sim.workload.deployment import Assignment, Deployment, exchange_pipelines
 from sim.workload.iteration import IterationRun
 from sim.workload.iteration_work import IterationWork, Order, TimeFactor
 from sim.workload.schedule import Ints
-
-Key = TypeVar("Key")
-
-Found = TypeVar("Found")
 
 WITHOUT_EFFECT: Final = {
     "price": "spot",
@@ -45,8 +42,8 @@ WITHOUT_EFFECT: Final = {
 }
 """Fields of a cluster that no cached time depends on. Every other field, new ones too, is part of the cache key."""
 
-MAX_CACHES, MAX_CACHED, MAX_BYTES, MAX_LAYOUTS = 32, 2048, 2**26, 64
-"""Caches of a process; values in a part of a cache, and their bytes at most; layouts of pipelines kept in a run."""
+MAX_CACHES, MAX_LAYOUTS = 32, 64
+"""Caches of a process; layouts of pipelines kept in a run."""
 
 BYTES_PER_NODE, BYTES_PER_MESSAGE = 40, 300
 """In a key: of a node of an assignment, of the state of a message."""
@@ -73,32 +70,6 @@ class AmongOthers:
 
 Messages = tuple[tuple[int, int, float, str], ...]
 """Source, target, bytes and description of each message."""
-
-
-class Memo(Generic[Key, Found]):
-    """A cache of the `most` values that were used last, or of fewer, so that they take at most so many bytes.
-
-    size: bytes of a key and its value, about; without it, values are small.
-    """
-
-    def __init__(
-        self, most: int = MAX_CACHED, size: Callable[[Key, Found], int] = lambda *_: 0, most_bytes: int = MAX_BYTES
-    ) -> None:
-        self._cached: dict[Key, Found] = {}
-        self._most, self._most_bytes, self._size, self.num_bytes = most, most_bytes, size, 0
-
-    def get(self, key: Key, find: Callable[[], Found]) -> Found:
-        """Cached value, computed by `find` if missing."""
-        if key in self._cached:
-            found = self._cached.pop(key)
-        else:
-            found = find()
-            self.num_bytes += self._size(key, found)
-        self._cached[key] = found  # most recently used last
-        while len(self._cached) > self._most or (self.num_bytes > self._most_bytes and len(self._cached) > 1):
-            oldest = next(iter(self._cached))
-            self.num_bytes -= self._size(oldest, self._cached.pop(oldest))
-        return found
 
 
 BesideKey = tuple[IterationPlan, Assignment | None, tuple[FlowState, ...]]

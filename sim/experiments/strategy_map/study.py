@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 
+from sim.core.memo import MAX_BYTES, MAX_CACHED
 from sim.core.text import format_count, format_list
 from sim.experiments.strategy_map.first_passage import first_passages
 from sim.experiments.strategy_map.grid import Grid, require_prices
@@ -25,7 +26,6 @@ from sim.scenario.axes import NO_AXIS, Axis, ScenarioTemplate
 from sim.scenario.loading import ScenarioSource
 from sim.scenario.scenario import SeedsConfig
 from sim.strategies import trains_otherwise
-from sim.workload.iteration_time import MAX_BYTES, MAX_CACHED
 
 FEWEST_REPLICATES = FEWEST_TRAINING_SEEDS = 4
 """Pairs of seeds of trained runs; training seeds of single failures."""

@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim.cluster.topology import ClusterConfig
+from sim.core.memo import Memo
 from sim.simulation import failure_injection
 from sim.simulation.run import build_site, build_world
 from sim.strategies import STRATEGIES
 from sim.workload import iteration_time
-from sim.workload.iteration_time import MAX_CACHES, WITHOUT_EFFECT, Memo, cache_of
+from sim.workload.iteration_time import MAX_CACHES, WITHOUT_EFFECT, cache_of
 from support.builders import a_link, a_scenario, run
 from support.examples import examples
 
@@ -79,22 +80,6 @@ def test_later_runs_compute_no_times_with_messages_or_without():
         patch.object(iteration_time, "time_among", side_effect=refuses),
     ):
         assert [run(scenario, index) for index in range(len(STRATEGIES_TO_RUN))] == cold
-
-
-def test_what_was_asked_for_last_is_kept():
-    memo = Memo(most=2)
-    assert [memo.get(key, lambda key=key: 10 * key) for key in (1, 2, 1, 3)] == [10, 20, 10, 30]
-    assert [memo.get(key, lambda: 0) for key in (1, 3, 2)] == [10, 30, 0]
-
-
-def test_a_cache_is_bounded_in_bytes():
-    memo = Memo(most=100, size=lambda key, found: key + found, most_bytes=50)
-    for key in (10, 11, 5):
-        assert memo.get(key, lambda key=key: key) == key
-    assert memo.num_bytes == 2 * (11 + 5), "the first had to go"
-    assert memo.get(40, lambda: 40) == 40
-    assert memo.num_bytes == 80, "one value is kept, however large"
-    assert memo.get(5, lambda: 6) == 6
 
 
 CHANGED = {
