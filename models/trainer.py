@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from models.corpus import Corpus
+from models.llama_gradients import LlamaGradients, is_by_hand
 from models.recipe import PLAIN, Pass, Recipe, Route, rows_by_pass, rows_by_route, visited_stages
 from models.spec import TrainingSpec, plain_routes
 from models.staged_model import StagedModel
@@ -67,6 +68,7 @@ class Trainer:
         """Train by a recipe from the next step on."""
         self.recipe = recipe
         self._rows_by_pass = rows_by_pass(self.spec, recipe)
+        self._by_hand: dict[Pass, LlamaGradients] = {}
         self._num_counted = sum(map(len, self._rows_by_pass.values()))
         self._visited = visited_stages(self._rows_by_pass)
 
@@ -105,6 +107,10 @@ class Trainer:
             weights = [flat.detach() for flat in self.model.flat]
             found, loss = compiled_gradients(self.spec, way, len(tokens), share)(weights, tokens, targets)
             return loss, found
+        if is_by_hand(self.spec, way):
+            if way not in self._by_hand:
+                self._by_hand[way] = LlamaGradients(self.model, way.route, *tokens.shape)
+            return self._by_hand[way](tokens, targets, share)
         loss = self.model.loss(tokens, targets, *way) * share
         return loss, self.model.gradients(loss)
 

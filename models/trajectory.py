@@ -33,7 +33,17 @@ from models.trajectory_store import Keyframe, LineResults, TrajectoryStore, requ
 KEYFRAME_INTERVAL_STEPS = 50
 NUM_STATES_KEPT = 4  # in memory at least
 STATES_KEPT_PER_LINE = 4  # its present state, its last ones before merges, and its share of the merged ones
-TRAINING_CODE = ("approximate_backward", "corpus", "entries", "gpt", "llama", "recipe", "staged_model", "trainer")
+TRAINING_CODE = (
+    "approximate_backward",
+    "corpus",
+    "entries",
+    "gpt",
+    "llama",
+    "llama_gradients",
+    "recipe",
+    "staged_model",
+    "trainer",
+)
 TRAINING_CODE_HASH = hashlib.sha256(
     b"".join((Path(__file__).parent / f"{name}.py").read_bytes() for name in TRAINING_CODE)
 ).hexdigest()[:16]
