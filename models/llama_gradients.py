@@ -118,7 +118,7 @@ def matrix_backward(
 
 
 class LayerPass:
-    """A layer in a pass: its parameters, views for their gradients, and what its backward pass reads."""
+    """A layer in a pass: its parameters, views for their gradients, and what its backward pass reads and overwrites."""
 
     def __init__(self, layer: LlamaLayer, gradients: Mapping[str, Tensor], buffers: Buffers) -> None:
         self.weights = {name: parameter.detach() for name, parameter in layer.named_parameters()}
@@ -162,10 +162,10 @@ class LayerPass:
         hidden = torch.mm(gradient, weights["feed_forward_output"], out=self.hidden)
         torch.mul(hidden, self.activated, out=up_gradient)
         silu_backward(torch.mul(hidden, up, out=buffers.of_hidden), gate, grad_input=gate_gradient)
-        names = weights["gate_and_up"], weights["feed_forward_norm"]
+        factors = weights["gate_and_up"], weights["feed_forward_norm"]
         normed = torch.mm(buffers.of_both, self.matrix_middle, out=buffers.of_norm)
         torch.mm(buffers.of_both.T, self.normed_middle, out=self.matrix_middle)
-        matrix_backward(self.matrix_middle, *names, gradients["gate_and_up"], gradients["feed_forward_norm"])
+        matrix_backward(self.matrix_middle, *factors, gradients["gate_and_up"], gradients["feed_forward_norm"])
         middle = self.add_norm_backward(gradient, normed, self.normed_middle, self.feed_forward_scale)
 
         torch.mm(middle.T, self.attended, out=gradients["attention_output"])
@@ -267,7 +267,7 @@ class EndsPass:
         logits.mul_(each / total).scatter_add_(1, targets, torch.full_like(of_targets, -each))
         normed = torch.mm(logits, self.matrix, out=buffers.of_norm)
         torch.mm(logits.T, self.normed, out=self.matrix)
-        names = weights["de_embedding"], weights["final_norm"]
-        matrix_backward(self.matrix, *names, gradients["de_embedding"], gradients["final_norm"])
+        factors = weights["de_embedding"], weights["final_norm"]
+        matrix_backward(self.matrix, *factors, gradients["de_embedding"], gradients["final_norm"])
         through_norm = norm_backward(normed, self.normed, buffers)
         return loss, torch.mul(through_norm, self.scale, out=buffers.gradients[0])
