@@ -1,6 +1,6 @@
 """Training steps of the proxy against a plain torch loop, against their matrix products alone, eager and compiled.
 
-    python -m benchmarks.proxy_steps [--sizes 48x6 128x6 256x12] [--rounds 30] [--no-compile]
+    python -m benchmarks.proxy_steps [--sizes 48x6 128x6 256x12] [--rounds 10] [--no-compile]
 
 The quickstart's proxy, in widths x layers, on one thread of one core:
 
@@ -9,8 +9,9 @@ The quickstart's proxy, in widths x layers, on one thread of one core:
 - products: the matrix products that autograd runs in one step of the plain loop, each with its shapes and strides, one
   after the other and nothing else. Products within attention and within fused kernels are not among them.
 
-Each round runs a step of each, so that noise of a shared machine affects all alike; times are of the CPU, and ratios
-are medians over rounds. The last table shows where a step of the first size spends its time, by kind of operation.
+Each round runs some steps of each in a row, as in a training, so that caches hold what they hold there, and noise of a
+shared machine affects all alike; times are of the CPU, and ratios are medians over rounds. The last table shows where a
+step of the first size spends its time, by kind of operation.
 """
 
 from __future__ import annotations
@@ -56,6 +57,9 @@ KINDS = {
     "optimizer": ("Optimizer.step", "aten::_fused_adam_"),
 }
 """Kinds of operation by the beginnings of their names in the profiler; all else is dispatch and bookkeeping."""
+
+
+STEPS_IN_A_ROW = 6
 
 
 class PlainLoop:
@@ -119,14 +123,15 @@ def products_of(loop: PlainLoop) -> Products:
 
 
 def interleaved(variants: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """CPU seconds of each variant in each round, after a round that is not timed."""
+    """CPU seconds of a step of each variant in each round, after a round that is not timed."""
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     for number in range(rounds + 1):
         for name, step in variants.items():
             began = time.process_time()
-            step()
+            for _ in range(STEPS_IN_A_ROW):
+                step()
             if number:
-                seconds[name].append(time.process_time() - began)
+                seconds[name].append((time.process_time() - began) / STEPS_IN_A_ROW)
     return seconds
 
 
@@ -186,7 +191,7 @@ def print_kinds(trainer: Trainer, num_steps: int = 20) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", default=["48x6", "128x6", "256x12"], help="WIDTHxLAYERS")
-    parser.add_argument("--rounds", type=int, default=30, help="rounds of one step of each variant")
+    parser.add_argument("--rounds", type=int, default=10, help="rounds of some steps of each variant")
     parser.add_argument("--no-compile", action="store_true", help="leave out compiled steps")
     options = parser.parse_args()
     trainers = [compare(size, options.rounds, not options.no_compile) for size in options.sizes]

@@ -22,8 +22,8 @@ WantedCompile = Literal["auto", "off", "on"]
 LARGEST_OF_2_BYTES = 2**16
 """Largest vocabulary whose token ids fit in 2 bytes."""
 
-STEPS_WORTH_COMPILING = 15_000
-"""Compiling a route takes some 35 s of CPU, and saves a seventh of a step of the quickstart's proxy, of some 15 ms."""
+STEPS_WORTH_COMPILING = 10_000
+"""Compiling a route takes some 35 s of CPU, and saves a fifth of a step of the quickstart's proxy, of some 15 ms."""
 
 STACKED_MULTIPLE = 16
 """Sizes of stacked replicates are multiples of it: slots begin at equal alignments, so that all have the same bits."""

@@ -82,7 +82,7 @@ class TrainingConfig(Config):
     )
     compile: WantedCompile = Field(
         "off",
-        description="on: steps compiled by torch.compile, with other bits; auto: on from 15,000 steps, if possible",
+        description="on: steps compiled by torch.compile, with other bits; auto: on from 10,000 steps, if possible",
     )
 
     @field_validator("num_threads", mode="before")

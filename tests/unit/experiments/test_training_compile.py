@@ -44,15 +44,15 @@ def a_compiler(monkeypatch):
 
 @pytest.mark.usefixtures("a_compiler")
 def test_auto_compiles_long_training_of_single_replicates():
-    assert [chosen("compile: auto", steps=steps) for steps in (14_999, 15_000)] == ["off", "on"]
-    assert chosen("compile: auto", "precision: bf16", steps=15_000) == "off"
-    assert chosen("compile: auto", "learner: none", steps=15_000) == "off"
+    assert [chosen("compile: auto", steps=steps) for steps in (9_999, 10_000)] == ["off", "on"]
+    assert chosen("compile: auto", "precision: bf16", steps=10_000) == "off"
+    assert chosen("compile: auto", "learner: none", steps=10_000) == "off"
     assert [chosen(steps=5000), chosen("compile: on")] == ["off", "on"]
 
 
 @pytest.mark.usefixtures("no_compiler")
 def test_a_missing_compiler_is_refused_only_where_it_is_asked_for():
-    assert chosen("compile: auto", steps=15_000) == "off"
+    assert chosen("compile: auto", steps=10_000) == "off"
     with pytest.raises(DataError, match=r"found 'on', but torch.compile finds no C\+\+ compiler") as error:
         chosen("compile: on")
     assert error.value.field == ("training", "compile")
