@@ -1,7 +1,8 @@
 """LLaMA-style residual layer: RMSNorm, rotary positions, causal attention, SwiGLU. No biases, no dropout.
 
 Touvron et al. 2023 (arXiv 2302.13971); RoPE: Su et al. 2021 (arXiv 2104.09864). Shapes: B sequences, T tokens, D = dim,
-H heads, F = feed-forward width. Layers also run under `torch.vmap` and bf16 autocast (`models/stacked.py`).
+H heads, F = feed-forward width. Layers also run under `torch.vmap` and bf16 autocast (`models/stacked.py`). What
+changes here changes in `models/llama_gradients.py` too, which has the gradients written by hand.
 """
 
 from __future__ import annotations
