@@ -60,6 +60,7 @@ KINDS = {
 
 
 STEPS_IN_A_ROW = 6
+"""Of a variant in a round."""
 
 
 class PlainLoop:

@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from models.llama import NORM_EPSILON, LlamaEnds, LlamaLayer
+from models.llama import NORM_EPSILON, rope_tables
 from models.recipe import Pass, Route
 from models.spec import TrainingSpec
-from models.staged_model import StagedModel
+from models.staged_model import StagedModel, named_views, shapes_of
 
 LONGEST_SEQUENCE = 128
 """Tokens up to which attention with all of its weights in memory is the faster one."""
@@ -36,13 +36,16 @@ class LlamaGradients:
     def __init__(self, model: StagedModel, route: Route, num_sequences: int, sequence_length: int) -> None:
         self.gradients = [torch.zeros_like(flat.detach()) for flat in model.flat]
         buffers = Buffers(model, num_sequences, sequence_length)
-        visited = [(number, layer) for number in route for layer in model.stages[number].children()]
-        of_stage = {number: iter(views(model, number, self.gradients[number])) for number in route}
-        self.not_visited = [self.gradients[number] for number in range(1, len(model.flat)) if number not in of_stage]
-        self.layers = [LayerPass(layer, next(of_stage[number]), buffers) for number, layer in visited]  # type: ignore[arg-type]
-        (gradients,) = views(model, 0, self.gradients[0])
-        assert isinstance(model.ends, LlamaEnds)
-        self.ends = EndsPass(model.ends, gradients, buffers)
+        views = [
+            named_views(vector, shapes_of(stage)) for vector, stage in zip(self.gradients, model.stages, strict=True)
+        ]
+        self.ends = EndsPass(parameters_of(model.ends), views[0], buffers)
+        self.layers = [
+            LayerPass(weights, {name: views[number][f"{index}.{name}"] for name in weights}, buffers)
+            for number in route
+            for index, weights in enumerate(map(parameters_of, model.stages[number].children()))
+        ]
+        self.not_visited = [self.gradients[number] for number in range(1, len(model.flat)) if number not in route]
 
     @torch.no_grad()
     def __call__(self, tokens: Tensor, targets: Tensor, share: float) -> tuple[Tensor, list[Tensor]]:
@@ -54,7 +57,7 @@ class LlamaGradients:
             gradient.zero_()
         x = self.ends.embed(tokens.reshape(-1))
         for layer in self.layers:
-            x = layer.forward(x)
+            layer.forward(x)
         loss, gradient = self.ends.loss(x, targets.reshape(-1, 1), share)
         for layer in reversed(self.layers):
             gradient = layer.backward(gradient)
@@ -68,16 +71,6 @@ def is_by_hand(spec: TrainingSpec, way: Pass) -> bool:
     return is_short and not way.backward and len(set(way.route)) == len(way.route)
 
 
-def views(model: StagedModel, number: int, gradients: Tensor) -> list[dict[str, Tensor]]:
-    """Views of the vector of a stage's gradients for each of its layers, or for the ends, by names of parameters."""
-    stage = model.stages[number]
-    found = []
-    pieces = iter(torch.split(gradients, [parameter.numel() for parameter in stage.parameters()]))
-    for module in stage.children() if number else [stage]:
-        found.append({name: next(pieces).view(parameter.shape) for name, parameter in module.named_parameters()})
-    return found
-
-
 class Buffers:
     """What all layers of a pass share: sizes, tables of attention, and memory for what is needed at once only."""
 
@@ -87,6 +80,10 @@ class Buffers:
         self.sizes = B, T, D, H
         self.hidden = F = spec.width_of_feed_forward
         N, d = B * T, D // H
+        cos, sin = (table.to(empty(0).dtype) for table in rope_tables(T, d))
+        angles = torch.complex(cos[:, : d // 2], sin[:, d // 2 :])
+        self.rotation = torch.stack((angles * d**-0.5, angles))[:, None, None]  # of queries, which are scaled, and keys
+        self.rotation_back = self.rotation.conj().resolve_conj()
         self.later = torch.full((T, T), -torch.inf).triu(1)  # keys that a query does not see
         self.not_later = torch.ones(T, T).tril()
         self.of_dim, self.of_hidden, self.of_both = empty(N, D), empty(N, F), empty(N, 2 * F)
@@ -94,6 +91,11 @@ class Buffers:
         self.of_output, self.of_scores, self.of_query = empty(B * H, T, d), empty(B * H, T, T), empty(B * H, T, 1)
         self.of_heads = empty(3, B * H, T, d)
         self.of_norm, self.gradients = empty(N, D), (empty(N, D), empty(N, D))  # of the residual stream: read, written
+
+
+def parameters_of(module: nn.Module) -> dict[str, Tensor]:
+    """The parameters of a layer or of the ends by name, without a gradient."""
+    return {name: parameter.detach() for name, parameter in module.named_parameters()}
 
 
 def norm(x: Tensor, scale: Tensor, out: Tensor) -> Tensor:
@@ -120,38 +122,31 @@ def matrix_backward(
 class LayerPass:
     """A layer in a pass: its parameters, views for their gradients, and what its backward pass reads and overwrites."""
 
-    def __init__(self, layer: LlamaLayer, gradients: Mapping[str, Tensor], buffers: Buffers) -> None:
-        self.weights = {name: parameter.detach() for name, parameter in layer.named_parameters()}
-        self.gradients, self.buffers = gradients, buffers
+    def __init__(self, weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor], buffers: Buffers) -> None:
+        self.weights, self.gradients, self.buffers = weights, gradients, buffers
         (B, T, D, H), F = buffers.sizes, buffers.hidden
         N, d = B * T, D // H
         self.attention_scale, self.feed_forward_scale = empty(N, 1), empty(N, 1)
         self.normed, self.normed_middle = empty(N, D), empty(N, D)
         self.matrix, self.matrix_middle = empty(3 * D, D), empty(2 * F, D)  # with the gains of the norms before them
-        self.qkv, self.heads = empty(N, 3 * D), empty(3, B, H, T, d)
+        self.heads = empty(3, B, H, T, d)
         self.scores, self.total = empty(B * H, T, T), empty(B * H, T, 1)
         self.output, self.attended = empty(B * H, T, d), empty(N, D)
-        self.middle, self.end = empty(N, D), empty(N, D)
         self.gate_and_up, self.activated, self.hidden = empty(N, 2 * F), empty(N, F), empty(N, F)
-        cos, sin = layer.get_buffer("cos")[:T, : d // 2], layer.get_buffer("sin")[:T, d // 2 : d]
-        angles = torch.complex(*(table.to(self.normed.dtype) for table in (cos, sin)))
-        self.rotation = torch.stack((angles * d**-0.5, angles))[:, None, None]  # of queries, which are scaled, and keys
-        self.rotation_back = self.rotation.conj().resolve_conj()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map the residual stream [N, D] to [N, D]."""
+    def forward(self, x: Tensor) -> None:
+        """Add attention and SwiGLU to the residual stream [N, D], in place."""
         weights = self.weights
         norm(x, self.attention_scale, self.normed)
         for ours, theirs in self.rows(self.matrix, weights["query_key_value"]):
             torch.mul(theirs, weights["attention_norm"], out=ours)
-        torch.mm(self.normed, self.matrix.T, out=self.qkv)
-        self.attend()
-        torch.addmm(x, self.attended, weights["attention_output"].T, out=self.middle)
-        norm(self.middle, self.feed_forward_scale, self.normed_middle)
+        self.attend(torch.mm(self.normed, self.matrix.T, out=self.buffers.of_qkv))
+        x.addmm_(self.attended, weights["attention_output"].T)
+        norm(x, self.feed_forward_scale, self.normed_middle)
         torch.mul(weights["gate_and_up"], weights["feed_forward_norm"], out=self.matrix_middle)
         gate, up = torch.mm(self.normed_middle, self.matrix_middle.T, out=self.gate_and_up).chunk(2, dim=-1)
         torch.mul(silu(gate, out=self.activated), up, out=self.hidden)
-        return torch.addmm(self.middle, self.hidden, weights["feed_forward_output"].T, out=self.end)
+        x.addmm_(self.hidden, weights["feed_forward_output"].T)
 
     def backward(self, gradient: Tensor) -> Tensor:
         """From the gradient of the residual stream after the layer [N, D] to that before it; fills the parameters'."""
@@ -195,11 +190,11 @@ class LayerPass:
         side_by_side = ours[: 2 * D].view(2 * H, -1, 2, D)
         return [(side_by_side, theirs[: 2 * D].view(2 * H, 2, -1, D).transpose(1, 2)), (ours[2 * D :], theirs[2 * D :])]
 
-    def attend(self) -> None:
-        """Causal attention of queries, keys and values, with rotated queries and keys."""
+    def attend(self, qkv: Tensor) -> None:
+        """Causal attention of queries, keys and values [N, 3 · D], with rotated queries and keys."""
         B, T, _, H = self.buffers.sizes
-        self.heads.copy_(self.qkv.view(B, T, 3, H, -1).permute(2, 0, 3, 1, 4))
-        complex_pairs(self.heads[:2]).mul_(self.rotation)
+        self.heads.copy_(qkv.view(B, T, 3, H, -1).permute(2, 0, 3, 1, 4))
+        complex_pairs(self.heads[:2]).mul_(self.buffers.rotation)
         q, k, v = self.heads.flatten(1, 2)  # each [B · H, T, d]
         scores = torch.baddbmm(self.buffers.later, q, k.mT, out=self.scores)
         scores.sub_(torch.amax(scores, -1, keepdim=True, out=self.total)).clamp_(min=LOWEST_EXPONENT)
@@ -222,7 +217,7 @@ class LayerPass:
         torch.bmm(scores.mT, q, out=buffers.of_heads[1])
         torch.bmm(self.scores.mT, output, out=buffers.of_heads[2])
         heads = buffers.of_heads.view(3, B, H, T, -1)
-        complex_pairs(heads[:2]).mul_(self.rotation_back)
+        complex_pairs(heads[:2]).mul_(buffers.rotation_back)
         buffers.of_qkv.view(B, T, 3, H, -1).copy_(heads.permute(1, 3, 0, 2, 4))
         return buffers.of_qkv
 
@@ -235,19 +230,18 @@ def complex_pairs(heads: Tensor) -> Tensor:
 class EndsPass:
     """Embedding, final norm and de-embedding in a pass, and the loss."""
 
-    def __init__(self, ends: LlamaEnds, gradients: Mapping[str, Tensor], buffers: Buffers) -> None:
-        self.weights = {name: parameter.detach() for name, parameter in ends.named_parameters()}
-        self.gradients, self.buffers = gradients, buffers
+    def __init__(self, weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor], buffers: Buffers) -> None:
+        self.weights, self.gradients, self.buffers = weights, gradients, buffers
         B, T, D, _ = buffers.sizes
         vocabulary_size = len(self.weights["embedding"])
-        self.embedded, self.normed = empty(B * T, D), empty(B * T, D)
+        self.stream, self.normed = empty(B * T, D), empty(B * T, D)
         self.scale, self.logits = empty(B * T, 1), empty(B * T, vocabulary_size)
         self.matrix = empty(vocabulary_size, D)
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Tokens [N] to residual stream [N, D]."""
         self.tokens = tokens
-        return torch.index_select(self.weights["embedding"], 0, tokens, out=self.embedded)
+        return torch.index_select(self.weights["embedding"], 0, tokens, out=self.stream)
 
     def embed_backward(self, gradient: Tensor) -> None:
         """Fill the gradient of the embedding."""

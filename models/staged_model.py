@@ -6,7 +6,7 @@ Parameters and gradients of a stage are views of flat tensors: losing, averaging
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -90,7 +90,7 @@ class WholeModel(nn.Module):
         self.stages = nn.ModuleList(model.stages)
         self._loss = model.loss
         self.stage_sizes = [flat.numel() for flat in model.flat]
-        self._shapes = [{name: each.shape for name, each in stage.named_parameters()} for stage in model.stages]
+        self._shapes = [shapes_of(stage) for stage in model.stages]
 
     def forward(self, tokens: Tensor, targets: Tensor, route: Route, backward: Backward = ()) -> Tensor:
         """Mean cross-entropy, in nats per token."""
@@ -98,12 +98,21 @@ class WholeModel(nn.Module):
 
     def named(self, weights: Sequence[Tensor]) -> dict[str, Tensor]:
         """Named parameters from the vector of each stage, as views: the inverse of `flatten`."""
-        found = {}
+        found: dict[str, Tensor] = {}
         for number, (vector, shapes) in enumerate(zip(weights, self._shapes, strict=True)):
-            pieces = torch.split(vector, [shape.numel() for shape in shapes.values()])
-            for (name, shape), piece in zip(shapes.items(), pieces, strict=True):
-                found[f"stages.{number}.{name}"] = piece.view(shape)
+            found |= {f"stages.{number}.{name}": view for name, view in named_views(vector, shapes).items()}
         return found
+
+
+def shapes_of(module: nn.Module) -> dict[str, torch.Size]:
+    """Shapes of a module's parameters, in the order of its flat vector."""
+    return {name: parameter.shape for name, parameter in module.named_parameters()}
+
+
+def named_views(vector: Tensor, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
+    """Views of a flat vector as tensors of these shapes, one after the other."""
+    pieces = torch.split(vector, [shape.numel() for shape in shapes.values()])
+    return {name: piece.view(shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)}
 
 
 def flatten(module: nn.Module) -> nn.Parameter:
